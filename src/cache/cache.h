@@ -1,0 +1,98 @@
+/* The RAM cache and the memory budget.
+ *
+ * A budget is a tree of shares: charging a share charges its parents. The cache holds reference-counted
+ * byte blocks keyed by (space, a, b), e.g. (object, offset); unreferenced blocks are evicted (a scan-resistant
+ * second-chance order: a block that was used once leaves before one that was used twice) when the
+ * cache is above its size. Referenced blocks are pinned. Concurrent misses of one key share one load.
+ * One reactor; functions that suspend say so. */
+#ifndef VV_CACHE_CACHE_H
+#define VV_CACHE_CACHE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/err.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "rt/rt.h"
+
+struct vv_budget {
+    struct vv_budget *parent;
+    uint64_t limit;
+    uint64_t used;
+    uint64_t used_max;
+    struct vv_waitq waiters; /* those who wait for room here or further up */
+};
+
+void vv_budget_init(struct vv_budget *budget, struct vv_budget *parent, uint64_t limit);
+/* Charge without asking (what is bounded elsewhere, reserves). */
+void vv_budget_charge(struct vv_budget *budget, uint64_t bytes);
+/* Charge if there is room here and in all parents: -VV_ERR_BUDGET. A request larger than the limit is
+ * granted when nothing else is charged. */
+MUST_CHECK int vv_budget_try(struct vv_budget *budget, uint64_t bytes);
+/* As try, but wait for room, first come first served. Suspends. -ETIMEDOUT. */
+MUST_CHECK int vv_budget_wait(struct vv_budget *budget, uint64_t bytes, uint64_t deadline_ns);
+void vv_budget_release(struct vv_budget *budget, uint64_t bytes);
+
+struct vv_cache;
+
+struct vv_cache_key {
+    uint64_t space; /* what a and b mean: VV_CACHE_* below, in the top byte, and free bits */
+    uint64_t a;
+    uint64_t b;
+};
+#define VV_CACHE_SST (1ull << 56)    /* blocks of tables */
+#define VV_CACHE_FRAME (2ull << 56)  /* plain file data */
+#define VV_CACHE_OBJECT (3ull << 56) /* sealers and directories of objects */
+
+/* A block: its bytes are immutable once loaded. */
+struct vv_block {
+    struct vv_map_node node;
+    struct vv_list lru;
+    struct vv_cache_key key;
+    struct vv_cache *cache;
+    void (*destroy)(void *data, size_t len); /* NULL: vv_free */
+    uint8_t *data;
+    size_t len;      /* bytes of data */
+    size_t charge;   /* bytes counted against the cache */
+    uint32_t refs;
+    int8_t heat;
+    bool is_loading;
+    int error;
+    struct vv_waitq loaded;
+};
+
+/* `budget` is charged with everything that is cached. -ENOMEM. */
+MUST_CHECK int vv_cache_new(struct vv_budget *budget, uint64_t size_bytes,
+                            struct vv_cache **out_cache);
+/* No block may be referenced any more. */
+void vv_cache_free(struct vv_cache *cache);
+void vv_cache_resize(struct vv_cache *cache, uint64_t size_bytes);
+
+/* The block if it is there and loaded, with a reference; NULL otherwise. Does not suspend. */
+struct vv_block *vv_cache_peek(struct vv_cache *cache, const struct vv_cache_key *key);
+/* The block, loaded by load(arg, &data, &len) if it is missing (load may suspend; data is vv_alloc'ed and
+ * becomes the block's). If another fiber is loading it, wait for that one. Suspends. Load's error, -ENOMEM. */
+MUST_CHECK int vv_cache_get(struct vv_cache *cache, const struct vv_cache_key *key,
+                            int (*load)(void *arg, uint8_t **out_data, size_t *out_len), void *arg,
+                            struct vv_block **out_block);
+/* Put bytes that are known (just written, or read along with others). Takes `data` over in any case. Replaces
+ * nothing: if the key is there already, that one stays. Does not suspend. *out_block may be NULL; else
+ * it receives a reference (NULL when memory failed). */
+void vv_cache_put(struct vv_cache *cache, const struct vv_cache_key *key, uint8_t *data,
+                  size_t len, struct vv_block **out_block);
+void vv_block_ref(struct vv_block *block);
+/* NULL is fine. */
+void vv_block_unref(struct vv_block *block);
+/* Forget a key, or all keys with (space, a); referenced ones go when released. */
+void vv_cache_drop(struct vv_cache *cache, const struct vv_cache_key *key);
+void vv_cache_drop_all(struct vv_cache *cache, uint64_t space, uint64_t a);
+
+struct vv_cache_stats {
+    uint64_t hits, misses, evictions;
+    uint64_t bytes, blocks;
+};
+void vv_cache_stats(const struct vv_cache *cache, struct vv_cache_stats *out_stats);
+
+#endif
