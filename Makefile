@@ -1,0 +1,24 @@
+# The front door; meson.build is the build. B is the build directory.
+B ?= build
+
+all:
+	@tools/configure $(B) && ninja -C $(B)
+run: all
+	tools/run
+check:
+	tools/check $(B)
+bench: all
+	tests/bench/run
+asan:
+	@tools/configure build-asan -Dsanitize=address
+	tools/check build-asan
+fuzz:
+	@CC=clang tools/configure build-fuzz -Dfuzzer=true && ninja -C build-fuzz
+	tools/fuzz build-fuzz
+soak: all
+	tests/sim/soak
+tidy:
+	clang-format --dry-run $$(git ls-files '*.[ch]')
+clean:
+	rm -rf $(B) build-asan build-fuzz
+.PHONY: all run check bench asan fuzz soak tidy clean
