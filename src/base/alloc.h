@@ -16,6 +16,7 @@ void *vv_alloc(size_t size) __attribute__((malloc, alloc_size(1)));
 void *vv_zalloc(size_t size) __attribute__((malloc, alloc_size(1)));
 /* As calloc: NULL as well when count * size overflows. */
 void *vv_calloc(size_t count, size_t size) __attribute__((malloc));
+/* As realloc, but size 0 gives a unique pointer and keeps no alignment above 16. */
 void *vv_realloc(void *ptr, size_t size);
 /* `align` is a power of two >= 16. Freed with vv_free. */
 void *vv_alloc_aligned(size_t align, size_t size) __attribute__((malloc));
@@ -26,12 +27,15 @@ void vv_free(void *ptr);
 void vv_free_ptr(void *ptr_to_ptr);
 
 /* Tests: let the call number `n` from now (0 = the next) and, when `is_sticky`, all after it, fail.
- * n < 0 switches it off. vv_alloc_failed() tells whether a call has failed since. */
+ * n < 0 switches it off. vv_alloc_failed() tells whether a call has failed since n >= 0 was set;
+ * switching off does not clear it. */
 void vv_alloc_fail_at(int64_t n, bool is_sticky);
 bool vv_alloc_failed(void);
 
-/* Domains: with tracking on, each allocation belongs to the domain current at that time.
- * Domain 0 is the world. Freeing works from any domain. */
+/* Domains: with tracking on, each allocation belongs to the domain current at that time, and stays
+ * there when it is reallocated. Domain 0 is the world; domains are below VV_ALLOC_DOMAIN_MAX.
+ * Freeing works from any domain. */
+#define VV_ALLOC_DOMAIN_MAX 65536
 void vv_alloc_track(bool is_on);
 uint32_t vv_alloc_domain(void);
 /* Make `domain` current and return the one before. */

@@ -9,7 +9,8 @@
 enum vv_log_level { VV_LOG_ERROR, VV_LOG_WARN, VV_LOG_INFO, VV_LOG_DEBUG };
 
 void vv_log_set_level(enum vv_log_level level);
-/* `sink` gets each finished line without a newline; NULL restores standard error. */
+/* `sink` gets each finished line as "module: text", without time, level and newline, one at a time;
+ * it must not log. NULL restores standard error. */
 void vv_log_set_sink(void (*sink)(void *arg, enum vv_log_level level, const char *line), void *arg);
 void vv_log(enum vv_log_level level, const char *module, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
