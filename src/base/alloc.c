@@ -153,11 +153,11 @@ void *vv_zalloc(size_t size)
 
 void *vv_calloc(size_t count, size_t size)
 {
-    if (!hooks_now())
-        return calloc(count, size);
     size_t total;
     if (__builtin_mul_overflow(count, size, &total))
         return NULL;
+    if (!hooks_now())
+        return calloc(count, size);
     void *ptr = hooked_alloc(0, total);
     if (ptr)
         memset(ptr, 0, total);
