@@ -6,8 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* Stands before each block while tracking is on. Its size is a multiple of 16, so the block after it
- * is aligned as malloc's would be. */
+/* Stands before each block while tracking is on. Its size is a multiple of 16, so the block after
+ * it is aligned as malloc's would be. */
 struct header {
     struct header *next;
     struct header *prev; /* NULL in the first block of the domain */
@@ -23,7 +23,7 @@ static_assert(sizeof(struct header) % 16 == 0, "the header keeps malloc's alignm
 #define HEADER_FREED 0xdeadbeefu
 #define ALIGN_MIN 16
 
-/* What is switched on. The product leaves this 0, and a call costs this one load more than malloc. */
+/* What is switched on. The product leaves this 0: a call costs this one load more than malloc. */
 enum hook { HOOK_TRACK = 1, HOOK_FAIL = 2 };
 static atomic_uint hooks;
 

@@ -2,8 +2,8 @@
  *
  * Two services beyond malloc: failing the n-th call (tests walk n upwards until everything
  * succeeds), and domains (the simulator frees everything that a killed process had allocated).
- * Both are off in the product: a call is then one malloc. vv_alloc_track() must be called before the
- * first allocation of the program. Thread-safe, except the test controls. Never suspends. */
+ * Both are off in the product: a call is then one malloc. vv_alloc_track() must be called before
+ * the first allocation of the program. Thread-safe, except the test controls. Never suspends. */
 #ifndef VV_BASE_ALLOC_H
 #define VV_BASE_ALLOC_H
 

@@ -48,7 +48,7 @@ MUST_CHECK int vv_cursor_end(const struct vv_cursor *cursor);
 
 struct vv_writer {
     uint8_t *ptr;
-    size_t len;      /* bytes written */
+    size_t len; /* bytes written */
     size_t capacity;
     bool is_growing; /* owns ptr and may reallocate it */
     bool is_bad;     /* did not fit, or no memory */

@@ -1,5 +1,5 @@
-/* CRC32C with the instructions of aarch64 (optional in ARMv8.0). They are spelled in assembly because
- * gcc and clang disagree on how to switch their intrinsics on for one function. */
+/* CRC32C with the instructions of aarch64 (optional in ARMv8.0). They are spelled in assembly
+ * because gcc and clang disagree on how to switch their intrinsics on for one function. */
 #if defined(__aarch64__)
 
 #include "base/hash_impl.h"

@@ -1,5 +1,5 @@
-/* The variants of CRC32C, one file each. All take and give the inverted register, as the processor's
- * instructions do; vv_crc32c inverts. Private to base; any thread; never suspends. */
+/* The variants of CRC32C, one file each. All take and give the inverted register, as the
+ * processor's instructions do; vv_crc32c inverts. Private to base; any thread; never suspends. */
 #ifndef VV_BASE_HASH_IMPL_H
 #define VV_BASE_HASH_IMPL_H
 

@@ -11,7 +11,7 @@ struct vv_list {
     struct vv_list *prev;
 };
 
-#define vv_container_of(ptr, type, member) ((type *)((char *)(ptr) - offsetof(type, member)))
+#define vv_container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
 static inline void vv_list_init(struct vv_list *list)
 {
@@ -65,7 +65,7 @@ static inline void vv_list_splice(struct vv_list *to, struct vv_list *from)
 #define vv_list_first(head, type, member) vv_container_of((head)->next, type, member)
 #define vv_list_last(head, type, member) vv_container_of((head)->prev, type, member)
 #define vv_list_each(node, head)                                                                   \
-    for (struct vv_list * node = (head)->next; node != (head); node = node->next)
+    for (struct vv_list *node = (head)->next; node != (head); node = node->next)
 /* The body may remove `node`. */
 #define vv_list_each_safe(node, head)                                                              \
     for (struct vv_list *node = (head)->next, *node##_next = node->next; node != (head);           \

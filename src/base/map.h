@@ -33,8 +33,8 @@ struct vv_map_node *vv_map_next(const struct vv_map_node *node);
 void vv_map_insert(struct vv_map *map, struct vv_map_node *node, uint64_t hash);
 /* The node must be in the map. */
 void vv_map_remove(struct vv_map *map, struct vv_map_node *node);
-/* Walk all nodes in no particular order: pass NULL first, then the node returned before; NULL at the
- * end. The map must not change during the walk, with one exception: a node may be removed (and
+/* Walk all nodes in no particular order: pass NULL first, then the node returned before; NULL at
+ * the end. The map must not change during the walk, with one exception: a node may be removed (and
  * freed) once its successor has been fetched. */
 struct vv_map_node *vv_map_walk(const struct vv_map *map, const struct vv_map_node *node);
 

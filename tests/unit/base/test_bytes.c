@@ -6,9 +6,18 @@
 #include "base/alloc.h"
 #include "tap.h"
 
-static const uint64_t values[] = {0,          1,          0x7f,       0x80,
-                                  0x3fff,     0x4000,     0xffffffff, UINT64_C(1) << 35,
-                                  INT64_MAX,  (uint64_t)1 << 63,      UINT64_MAX - 1, UINT64_MAX};
+static const uint64_t values[] = {0,
+                                  1,
+                                  0x7f,
+                                  0x80,
+                                  0x3fff,
+                                  0x4000,
+                                  0xffffffff,
+                                  UINT64_C(1) << 35,
+                                  INT64_MAX,
+                                  (uint64_t)1 << 63,
+                                  UINT64_MAX - 1,
+                                  UINT64_MAX};
 #define VALUE_COUNT (sizeof(values) / sizeof(values[0]))
 
 static void test_layout(void)
@@ -85,7 +94,9 @@ static void test_varints(void)
 
 static void test_cursor(void)
 {
-    struct vv_cursor cursor = vv_cursor_of("\x03" "abcdefg", 8);
+    struct vv_cursor cursor = vv_cursor_of("\x03"
+                                           "abcdefg",
+                                           8);
     struct vv_bytes string = vv_cursor_string(&cursor, 3);
     tap_ok(string.len == 3 && memcmp(string.ptr, "abc", 3) == 0, "a string");
     vv_cursor_skip(&cursor, 1);
@@ -101,10 +112,14 @@ static void test_cursor(void)
     tap_is_int(vv_cursor_u8(&cursor), 0, "and 0, though a byte was left");
     tap_is_int(vv_cursor_check(&cursor), -VV_ERR_FORMAT, "it stays bad");
 
-    cursor = vv_cursor_of("\x03" "abc", 4);
+    cursor = vv_cursor_of("\x03"
+                          "abc",
+                          4);
     string = vv_cursor_string(&cursor, 2);
     tap_ok(!string.ptr && cursor.is_bad, "a string longer than the limit");
-    cursor = vv_cursor_of("\x03" "ab", 3);
+    cursor = vv_cursor_of("\x03"
+                          "ab",
+                          3);
     string = vv_cursor_string(&cursor, 9);
     tap_ok(!string.ptr && cursor.is_bad, "a string longer than the input");
     cursor = vv_cursor_of("a", 1);

@@ -11,7 +11,8 @@ struct item {
 static int digits(struct vv_list *head)
 {
     int number = 0;
-    vv_list_each(node, head) number = number * 10 + vv_list_entry(node, struct item, node)->value;
+    vv_list_each (node, head)
+        number = number * 10 + vv_list_entry(node, struct item, node)->value;
     return number;
 }
 
@@ -43,8 +44,7 @@ int main(void)
     tap_ok(vv_list_is_empty(&b), "the source is empty");
     vv_list_splice(&a, &b);
     tap_is_int(digits(&a), 12345, "splicing nothing");
-    vv_list_each_safe(node, &a)
-    {
+    vv_list_each_safe (node, &a) {
         if (vv_list_entry(node, struct item, node)->value % 2 == 0)
             vv_list_remove(node);
     }
