@@ -2,10 +2,12 @@
  * and the key slots that protect the master keys.
  *
  * Every stored object begins with an object header; everything after it is frames sealed under a key
- * that is derived for that object alone (PROTOCOL 3): HKDF-SHA256(master key of `key_generation`, salt,
- * "varve" + kind + volume id + name). Frame i of an object uses i as its nonce, so an index is
- * sealed at most once per salt; sealing an object again draws a new salt. The associated data of a
- * frame is its header, its index and its origin, so frames cannot be swapped, within or between objects.
+ * that is derived for that object alone (PROTOCOL 3): HKDF-SHA256(secret: master key of
+ * `key_generation`; salt: salt; info: "varve" + header bytes 8..91 + name). So a frame opens only under
+ * the header and the name that it was sealed under, attempt id and number included. Frame i of an
+ * object uses i as its nonce, so an index is sealed at most once per salt; sealing an object again draws
+ * a new salt. The associated data of a frame (25 bytes) is its header (5), its index (4) and its origin
+ * (data id 8, extent 8), so frames cannot be swapped, within or between objects.
  *
  * Object header, VV_OBJECT_HEADER_LEN = 96 bytes, little-endian:
  *   0  8  magic "varve\0\r\n"
@@ -23,8 +25,9 @@
  * Frame: 5 bytes header, ciphertext, tag:
  *   0  1  compression (enum vv_compression; VV_COMPRESSION_NONE when not smaller)
  *   1  4  plain length, at most VV_FRAME_PLAIN_MAX
- *   5  n  ciphertext (as long as the compressed bytes)
- * 5+n 16  tag (GCM or Poly1305), or XXH3-128 of associated data and bytes for cipher none
+ *   5  n  ciphertext (as long as the compressed bytes: an lz4 block or a zstd frame)
+ * 5+n 16  tag (GCM or Poly1305); for cipher none XXH3-128 of the bytes, its seed being XXH3-64 of the
+ *         associated data, its seed being the key's first 8 bytes
  * XChaCha20's 24-byte and GCM's 12-byte nonce are the index in little-endian, zero-filled.
  *
  * All functions are pure computation: any thread, never suspend, except where noted. */
@@ -34,6 +37,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 #include "base/bytes.h"
 #include "base/err.h"
@@ -112,7 +116,7 @@ MUST_CHECK int vv_sealer_new(const struct vv_keyring *ring, enum vv_object_kind 
                              const char *name, uint64_t number,
                              const struct vv_seal_settings *settings,
                              struct vv_object_header *out_header, struct vv_sealer **out_sealer);
-/* For reading an object whose header is known. -VV_ERR_FORMAT when the header's volume id is another,
+/* For reading an object whose header is known; must not seal. -VV_ERR_FORMAT when the header's volume id is another,
  * -VV_ERR_NO_KEY when its key generation is not in the ring, -ENOMEM. */
 MUST_CHECK int vv_sealer_open(const struct vv_keyring *ring, const struct vv_object_header *header,
                               const char *name, struct vv_sealer **out_sealer);
@@ -183,7 +187,7 @@ MUST_CHECK int vv_slots_create(const struct vv_keyring *ring, const struct vv_se
                                const struct vv_slot_cost *cost, uint8_t **out_bytes,
                                size_t *out_len);
 /* Open any slot with the secret. -VV_ERR_NO_KEY, -VV_ERR_FORMAT, -VV_ERR_CHECKSUM, -VV_ERR_NEWER,
- * -ENOMEM. From a worker. */
+ * -EINVAL (a secret that can't be one), -ENOMEM. From a worker. */
 MUST_CHECK int vv_slots_open(const void *bytes, size_t len, const struct vv_secret *secret,
                              struct vv_keyring **out_ring);
 /* A new keys object in which the slot that `old` opens is replaced by one for `new`; the other slots

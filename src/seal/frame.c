@@ -1,0 +1,140 @@
+#include "seal/seal.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "seal/aead_impl.h"
+#include "seal/sealer_impl.h"
+#include "seal/work_impl.h"
+
+/* Associated data: frame header, index, origin. */
+#define AAD_LEN (VV_FRAME_HEADER_LEN + 4 + 8 + 8)
+
+struct frame_header {
+    enum vv_compression compression;
+    uint32_t plain_len;
+};
+
+static void make_aad(const struct frame_header *header, uint32_t index,
+                     const struct vv_origin *origin, uint8_t out[AAD_LEN])
+{
+    out[0] = (uint8_t)header->compression;
+    vv_store_u32(out + 1, header->plain_len);
+    vv_store_u32(out + VV_FRAME_HEADER_LEN, index);
+    vv_store_u64(out + VV_FRAME_HEADER_LEN + 4, origin->data_id);
+    vv_store_u64(out + VV_FRAME_HEADER_LEN + 12, origin->extent);
+}
+
+size_t vv_frame_bound(size_t plain_len)
+{
+    return plain_len + VV_FRAME_OVERHEAD;
+}
+
+/* Compress into out if that makes it smaller: the compressed bytes, or the plain ones. */
+static int compress(const struct vv_sealer *sealer, enum vv_compression *compression,
+                    struct vv_bytes plain, uint8_t *out, struct vv_bytes *out_text)
+{
+    ssize_t len = 0;
+    if (*compression != VV_COMPRESSION_NONE) {
+        struct vv_work *work = vv_work_take();
+        len = vv_work_compress(work, *compression, sealer->level, plain, out);
+        vv_work_give(work);
+        TRY(len);
+    }
+    if (len == 0)
+        *compression = VV_COMPRESSION_NONE;
+    *out_text = len == 0 ? plain : (struct vv_bytes){out, (size_t)len};
+    return 0;
+}
+
+ssize_t vv_frame_seal_as(const struct vv_sealer *sealer, enum vv_compression compression,
+                         uint32_t index, const struct vv_origin *origin, const void *plain,
+                         size_t plain_len, void *out, size_t capacity)
+{
+    assert(sealer->is_writing);
+    assert(plain_len <= VV_FRAME_PLAIN_MAX);
+    assert(capacity >= vv_frame_bound(plain_len));
+    uint8_t *bytes = out;
+    uint8_t *text = bytes + VV_FRAME_HEADER_LEN;
+    struct vv_message message = {.index = index};
+    TRY(compress(sealer, &compression, (struct vv_bytes){plain, plain_len}, text, &message.text));
+    struct frame_header header = {compression, (uint32_t)plain_len};
+    uint8_t aad[AAD_LEN];
+    make_aad(&header, index, origin, aad);
+    message.aad = (struct vv_bytes){aad, sizeof(aad)};
+    memcpy(bytes, aad, VV_FRAME_HEADER_LEN);
+    TRY(vv_aead_seal(sealer->cipher, &sealer->key, &message, text, text + message.text.len));
+    return (ssize_t)vv_frame_bound(message.text.len);
+}
+
+ssize_t vv_frame_seal(const struct vv_sealer *sealer, uint32_t index,
+                      const struct vv_origin *origin, const void *plain, size_t plain_len,
+                      void *out, size_t capacity)
+{
+    return vv_frame_seal_as(sealer, sealer->compression, index, origin, plain, plain_len, out,
+                            capacity);
+}
+
+/* A compressed text is never empty and always shorter than the plain one. */
+static int decode_header(const uint8_t *frame, size_t frame_len, struct frame_header *out_header)
+{
+    if (frame_len < VV_FRAME_OVERHEAD || frame[0] > VV_COMPRESSION_ZSTD)
+        return -VV_ERR_FORMAT;
+    size_t text_len = frame_len - VV_FRAME_OVERHEAD;
+    uint32_t plain_len = vv_load_u32(frame + 1);
+    enum vv_compression compression = (enum vv_compression)frame[0];
+    if (plain_len > VV_FRAME_PLAIN_MAX)
+        return -VV_ERR_FORMAT;
+    if (compression == VV_COMPRESSION_NONE && text_len != plain_len)
+        return -VV_ERR_FORMAT;
+    if (compression != VV_COMPRESSION_NONE && (text_len == 0 || text_len >= plain_len))
+        return -VV_ERR_FORMAT;
+    out_header->compression = compression;
+    out_header->plain_len = plain_len;
+    return 0;
+}
+
+ssize_t vv_frame_plain_len(const void *frame, size_t frame_len)
+{
+    struct frame_header header;
+    TRY(decode_header(frame, frame_len, &header));
+    return header.plain_len;
+}
+
+/* Through scratch memory, because decompression cannot work in place. */
+static int open_compressed(const struct vv_sealer *sealer, const struct frame_header *header,
+                           const struct vv_message *message, const uint8_t *tag, void *out)
+{
+    CLEANUP(vv_work_give_ptr) struct vv_work *work = vv_work_take();
+    uint8_t *packed = vv_work_scratch(work, message->text.len);
+    if (!packed)
+        return -ENOMEM;
+    TRY(vv_aead_open(sealer->cipher, &sealer->key, message, tag, packed));
+    return vv_work_decompress(work, header->compression,
+                              (struct vv_bytes){packed, message->text.len}, out, header->plain_len);
+}
+
+ssize_t vv_frame_open(const struct vv_sealer *sealer, uint32_t index,
+                      const struct vv_origin *origin, const void *frame, size_t frame_len,
+                      void *out, size_t capacity)
+{
+    struct frame_header header;
+    TRY(decode_header(frame, frame_len, &header));
+    if (capacity < header.plain_len)
+        return -VV_ERR_FORMAT;
+    uint8_t aad[AAD_LEN];
+    make_aad(&header, index, origin, aad);
+    const uint8_t *text = (const uint8_t *)frame + VV_FRAME_HEADER_LEN;
+    struct vv_message message = {
+        .index = index,
+        .aad = {aad, sizeof(aad)},
+        .text = {text, frame_len - VV_FRAME_OVERHEAD},
+    };
+    const uint8_t *tag = text + message.text.len;
+    if (header.compression == VV_COMPRESSION_NONE)
+        TRY(vv_aead_open(sealer->cipher, &sealer->key, &message, tag, out));
+    else
+        TRY(open_compressed(sealer, &header, &message, tag, out));
+    return header.plain_len;
+}
