@@ -12,6 +12,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "base/bytes.h"
 #include "base/err.h"
 #include "seal/seal.h"
 
@@ -81,7 +82,8 @@ MUST_CHECK int vv_manifest_copy(const struct vv_manifest *manifest, struct vv_ma
 void vv_manifest_name(uint64_t number, char *name, size_t size);
 /* -EINVAL. */
 MUST_CHECK int vv_manifest_name_parse(const char *name, uint64_t *out_number);
-/* The sealed object; the caller frees *out_bytes. Every call draws a new salt and attempt id. -ENOMEM. */
+/* The sealed object; the caller frees *out_bytes. Every call draws a new salt and attempt id. -ENOMEM,
+ * -VV_ERR_LIMIT (a count or the whole is above its maximum). */
 MUST_CHECK int vv_manifest_encode(const struct vv_keyring *ring, const struct vv_manifest *manifest,
                                   uint8_t **out_bytes, size_t *out_len,
                                   uint8_t out_attempt_id[16]);
@@ -91,5 +93,7 @@ MUST_CHECK int vv_manifest_decode(const struct vv_keyring *ring, uint64_t number
 /* The plain content alone, for fuzzing: as decode, without header and seal. */
 MUST_CHECK int vv_manifest_decode_plain(const void *bytes, size_t len,
                                         struct vv_manifest *out_manifest);
+/* Its twin; the writer is sticky, its check tells. Limits are not checked. */
+void vv_manifest_encode_plain(struct vv_writer *writer, const struct vv_manifest *manifest);
 
 #endif
