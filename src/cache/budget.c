@@ -19,8 +19,9 @@ static bool has_room(const struct vv_budget *budget, uint64_t bytes)
     return budget->used <= budget->limit && bytes <= budget->limit - budget->used;
 }
 
-/* The first budget, from `budget` upwards, that stands in the way of a request: it has no room, or others
- * wait there. `front` is the one where the request itself is the first that waits (or NULL). */
+/* The first budget, from `budget` upwards, that stands in the way of a request: it has no room, or
+ * others wait there. `front` is the one where the request itself is the first that waits (or NULL).
+ */
 static struct vv_budget *find_obstacle(struct vv_budget *budget, uint64_t bytes,
                                        const struct vv_budget *front)
 {
@@ -31,8 +32,8 @@ static struct vv_budget *find_obstacle(struct vv_budget *budget, uint64_t bytes,
     return NULL;
 }
 
-/* Give room to those who wait at `budget`, in their order, until one does not fit. One who fits here but not
- * elsewhere goes on waiting there, and no longer keeps others waiting here. */
+/* Give room to those who wait at `budget`, in their order, until one does not fit. One who fits
+ * here but not elsewhere goes on waiting there, and no longer keeps others waiting here. */
 static void serve(struct vv_budget *budget)
 {
     while (!vv_list_is_empty(&budget->waiters)) {

@@ -23,7 +23,7 @@ struct vv_cache {
     uint64_t often_bytes; /* charges of the blocks in `often` */
     struct vv_map blocks;
     struct vv_map groups;
-    struct vv_list once;  /* unreferenced blocks, the next to go first */
+    struct vv_list once; /* unreferenced blocks, the next to go first */
     struct vv_list often;
     struct vv_cache_stats stats;
 };
@@ -342,24 +342,37 @@ int vv_cache_get(struct vv_cache *cache, const struct vv_cache_key *key,
     return 0;
 }
 
-void vv_cache_put(struct vv_cache *cache, const struct vv_cache_key *key, uint8_t *data,
-                  size_t len, struct vv_block **out_block)
+/* A block with these bytes and one reference, which takes `data` over; findable if `is_findable`.
+ * NULL when there is no memory. */
+static struct vv_block *new_filled(struct vv_cache *cache, const struct vv_cache_key *key,
+                                   uint8_t *data, size_t len, bool is_findable)
+{
+    struct vv_block *block = new_block(cache, key);
+    if (block && is_findable && attach(cache, block) < 0) {
+        vv_block_unref(block);
+        block = NULL;
+    }
+    if (block)
+        fill(block, data, len);
+    else
+        vv_free(data);
+    return block;
+}
+
+void vv_cache_put(struct vv_cache *cache, const struct vv_cache_key *key, uint8_t *data, size_t len,
+                  struct vv_block **out_block)
 {
     struct vv_block *block = find_block(cache, key);
-    bool is_new = !block;
-    if (block && !block->is_loading) {
+    if (out_block)
+        *out_block = NULL;
+    if (block && (!block->is_loading || !out_block)) {
         vv_free(data);
+        if (!out_block)
+            return;
         vv_block_ref(block);
     } else {
-        /* One that is being loaded stays; the caller then gets a block of its own. */
-        block = new_block(cache, key);
-        if (!block || (is_new && attach(cache, block) < 0)) {
-            vv_free(data);
-            vv_block_unref(block);
-            block = NULL;
-        } else {
-            fill(block, data, len);
-        }
+        /* One that is being loaded stays; the caller gets a block of its own. */
+        block = new_filled(cache, key, data, len, !block);
     }
     if (out_block)
         *out_block = block;

@@ -139,8 +139,8 @@ static int sync_object(struct vv_dir *dir, struct vv_dir_node *node, const char 
     return err < 0 ? err : vv_dir_node_sync(dir, node);
 }
 
-/* The name was taken. If it is an earlier try of ours, the caller will count it as success, so it must
- * be as durable as a success is. */
+/* The name was taken. If it is an earlier try of ours, the caller will count it as success, so it
+ * must be as durable as a success is. */
 static int settle_existing(struct vv_dir *dir, struct vv_dir_node *node, const char *name)
 {
     char path[VV_DIR_PATH_MAX];
@@ -177,8 +177,8 @@ static int put_once(struct vv_dir *dir, struct vv_dir_node *node, const char *na
         vv_dir_path(dir, name, path);
         err = vv_path_link(tmp, path);
     }
-    /* Before the directory is synced, so that one journal commit of the filesystem takes both. When it
-     * fails, the next opening removes the leftover. */
+    /* Before the directory is synced, so that one journal commit of the filesystem takes both. When
+     * it fails, the next opening removes the leftover. */
     (void)vv_path_unlink(tmp);
     if (is_linking && err == -EEXIST)
         return settle_existing(dir, node, name);

@@ -13,9 +13,9 @@
 #include "rt/rt.h"
 #include "store/store_impl.h"
 
-#define VV_DIR_ROOT_MAX 1024     /* bytes of the path of a store; longer is -ENAMETOOLONG */
-#define VV_DIR_KNOWN_MAX 4096    /* directories remembered as durable; others are synced again */
-#define VV_DIR_FILES_MAX 64      /* files kept open for gets; the one unused longest is closed */
+#define VV_DIR_ROOT_MAX 1024      /* bytes of the path of a store; longer is -ENAMETOOLONG */
+#define VV_DIR_KNOWN_MAX 4096     /* directories remembered as durable; others are synced again */
+#define VV_DIR_FILES_MAX 64       /* files kept open for gets; the one unused longest is closed */
 #define VV_DIR_LISTED_MAX 4194304 /* names held by one list call; more is -VV_ERR_LIMIT */
 #define VV_DIR_PATH_MAX (VV_DIR_ROOT_MAX + 1 + VV_STORE_NAME_MAX + 1)
 
@@ -24,7 +24,7 @@ struct vv_dir_node {
     struct vv_map_node map_node;
     struct vv_dir_node *parent; /* holds a reference; NULL for the root */
     unsigned refs;
-    bool is_durable;          /* this process has synced its name, and those of all its parents */
+    bool is_durable; /* this process has synced its name, and those of all its parents */
     bool is_syncing;
     struct vv_list waiting;   /* syncs that were asked for since the running one began */
     struct vv_waitq finished; /* woken when a sync ends */
@@ -44,9 +44,9 @@ struct vv_dir_file {
 struct vv_dir {
     struct vv_store store;
     char root[VV_DIR_ROOT_MAX + 1];
-    char attempt[17];     /* <a> of the temporary names of this opening */
-    uint64_t tmp_count;   /* <n> of the next */
-    bool is_tmp_clean;    /* leftovers of earlier openings are gone, or going */
+    char attempt[17];   /* <a> of the temporary names of this opening */
+    uint64_t tmp_count; /* <n> of the next */
+    bool is_tmp_clean;  /* leftovers of earlier openings are gone, or going */
     struct vv_map nodes;
     struct vv_dir_node *root_node;
     struct vv_map files;
@@ -66,8 +66,8 @@ MUST_CHECK int vv_dir_node_get(struct vv_dir *dir, const char *name, struct vv_d
 void vv_dir_node_unref(struct vv_dir *dir, struct vv_dir_node *node);
 /* Make the directory and its parents where they are missing. Suspends. */
 MUST_CHECK int vv_dir_node_make(struct vv_dir *dir, struct vv_dir_node *node);
-/* Make all names in the directory, and the directory itself, durable. Callers at the same time share the
- * work. Suspends. */
+/* Make all names in the directory, and the directory itself, durable. Callers at the same time
+ * share the work. Suspends. */
 MUST_CHECK int vv_dir_node_sync(struct vv_dir *dir, struct vv_dir_node *node);
 
 /* ---- dir_files.c ---- */

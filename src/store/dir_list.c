@@ -7,8 +7,8 @@
 #include "base/alloc.h"
 #include "base/text.h"
 
-/* Something that is yet to be looked at: an object's name, or a directory's with a slash at its end,
- * which makes plain byte order the order in which object names come out. */
+/* Something that is yet to be looked at: an object's name, or a directory's with a slash at its
+ * end, which makes plain byte order the order in which object names come out. */
 struct pending {
     char *name;
     bool is_dir;
@@ -124,8 +124,8 @@ ssize_t vv_dir_list(struct vv_dir *dir, const char *prefix, const char *after,
     struct walk walk CLEANUP(walk_done) = {.prefix = prefix, .after = after};
     const char *slash = strrchr(prefix, '/');
     size_t count = 0;
-    vv_format(walk.dir_name, sizeof(walk.dir_name), "%.*s",
-              slash ? (int)(slash - prefix + 1) : 0, prefix);
+    vv_format(walk.dir_name, sizeof(walk.dir_name), "%.*s", slash ? (int)(slash - prefix + 1) : 0,
+              prefix);
     TRY(read_dir(dir, &walk));
     while (walk.count > 0 && count < max) {
         struct pending next = walk.stack[--walk.count];

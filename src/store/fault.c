@@ -12,7 +12,7 @@
 #include "store/store_impl.h"
 
 #define EARLY_DEFAULT_NS (10 * VV_NS_PER_MS) /* is_put_early without a late_max_ns */
-#define RECENT_MAX 1024                      /* puts remembered for list_lag_ns; older ones are shown */
+#define RECENT_MAX 1024 /* puts remembered for list_lag_ns; older ones are shown */
 
 struct fault {
     struct vv_store store;
@@ -20,7 +20,7 @@ struct fault {
     struct vv_store_fault_plan plan;
     struct vv_list recent; /* of struct recent, oldest first */
     size_t recent_count;
-    size_t late_count;     /* late puts whose fibers have not ended */
+    size_t late_count; /* late puts whose fibers have not ended */
     bool is_closing;
     struct vv_waitq hurry; /* late fibers wait here: closing makes them happen at once */
     struct vv_waitq idle;  /* close waits here for them */
@@ -84,8 +84,8 @@ static void late_main(void *arg)
     vv_waitq_wake_all(&fault->idle);
 }
 
-/* Put it at `due_ns`. With a mem store the backend does it, so that it happens even when this process is killed;
- * otherwise a fiber of this process. -ENOMEM, -VV_ERR_LIMIT. */
+/* Put it at `due_ns`. With a mem store the backend does it, so that it happens even when this
+ * process is killed; otherwise a fiber of this process. -ENOMEM, -VV_ERR_LIMIT. */
 static int put_late(struct fault *fault, const char *name, const struct iovec *iov, int count,
                     uint64_t due_ns)
 {
@@ -177,7 +177,7 @@ static uint64_t created_ns(const struct fault *fault, const char *name)
     uint64_t time_ns = 0;
     if (vv_store_is_mem(fault->inner))
         return vv_store_mem_created_ns(fault->inner, name);
-    vv_list_each(node, &fault->recent) {
+    vv_list_each (node, &fault->recent) {
         const struct recent *recent = vv_list_entry(node, struct recent, link);
         if (strcmp(recent->name, name) == 0)
             time_ns = recent->time_ns;

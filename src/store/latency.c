@@ -7,7 +7,8 @@
 #include "rt/rt.h"
 #include "store/store_impl.h"
 
-/* One direction of the line to the store. Requests at the same time share it, one after the other. */
+/* One direction of the line to the store. Requests at the same time share it, one after the other.
+ */
 struct line {
     uint64_t free_ns; /* when what has been accepted so far is through */
 };
@@ -73,8 +74,7 @@ static ssize_t latency_get(struct vv_store *store, const char *name, void *buf, 
 static int latency_size(struct vv_store *store, const char *name, uint64_t *out_size)
 {
     struct latency *latency = latency_of(store);
-    return (int)travel_back(latency, 0,
-                            vv_store_size(travel_to(latency, 0), name, out_size));
+    return (int)travel_back(latency, 0, vv_store_size(travel_to(latency, 0), name, out_size));
 }
 
 static ssize_t latency_list(struct vv_store *store, const char *prefix, const char *after,

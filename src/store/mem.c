@@ -9,8 +9,9 @@
 #include "rt/rt.h"
 #include "store/store_impl.h"
 
-/* Everything of a backend belongs to the world (allocation domain 0): what a process stored outlives it. Between
- * two suspension points nothing else runs, so each operation on the backend is atomic. */
+/* Everything of a backend belongs to the world (allocation domain 0): what a process stored
+ * outlives it. Between two suspension points nothing else runs, so each operation on the backend is
+ * atomic. */
 
 struct object {
     struct vv_list link; /* in the backend's `late`, while it is still to come */
@@ -23,7 +24,7 @@ struct object {
 struct vv_store_backend {
     struct object **objects; /* ascending by name */
     size_t count;
-    size_t capacity; /* at least count + late_count: a late put cannot fail */
+    size_t capacity;     /* at least count + late_count: a late put cannot fail */
     struct vv_list late; /* ascending by time_ns */
     size_t late_count;
 };
@@ -134,8 +135,8 @@ static void settle(struct vv_store_backend *backend)
     }
 }
 
-/* The way of a request to the backend: others may run before it has its effect, and (way back) between its
- * effect and its answer. A process may be killed at either. */
+/* The way of a request to the backend: others may run before it has its effect, and (way back)
+ * between its effect and its answer. A process may be killed at either. */
 static struct vv_store_backend *travel_to(struct vv_store *store)
 {
     struct vv_store_backend *backend = vv_container_of(store, struct mem, store)->backend;

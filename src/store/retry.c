@@ -29,12 +29,11 @@ static struct retry *retry_of(struct vv_store *store)
 
 static bool is_passing(ssize_t result)
 {
-    return result == -VV_ERR_UNKNOWN || result == -EIO || result == -EAGAIN ||
-           result == -ETIMEDOUT;
+    return result == -VV_ERR_UNKNOWN || result == -EIO || result == -EAGAIN || result == -ETIMEDOUT;
 }
 
-/* Shall a request with this result be sent again? Pauses first: between half of the current pause and
- * all of it, so that those who failed together do not come back together. */
+/* Shall a request with this result be sent again? Pauses first: between half of the current pause
+ * and all of it, so that those who failed together do not come back together. */
 static bool try_again(const struct retry *retry, struct progress *progress, ssize_t result)
 {
     if (!is_passing(result) || ++progress->tries >= retry->tries)
@@ -43,8 +42,8 @@ static bool try_again(const struct retry *retry, struct progress *progress, ssiz
         progress->pause_ns = retry->pause_min_ns;
     uint64_t half_ns = progress->pause_ns / 2;
     vv_rt_sleep_ns(progress->pause_ns - half_ns + vv_rt_random_u64() % (half_ns + 1));
-    progress->pause_ns = progress->pause_ns < retry->pause_max_ns / 2 ? 2 * progress->pause_ns
-                                                                      : retry->pause_max_ns;
+    progress->pause_ns =
+        progress->pause_ns < retry->pause_max_ns / 2 ? 2 * progress->pause_ns : retry->pause_max_ns;
     return true;
 }
 

@@ -7,8 +7,8 @@
 #include "base/alloc.h"
 #include "store/store_impl.h"
 
-/* vv_store_get_all asks for this much before it knows the size: most objects that are read whole are
- * smaller, and then one request is enough. */
+/* vv_store_get_all asks for this much before it knows the size: most objects that are read whole
+ * are smaller, and then one request is enough. */
 #define GUESS_BYTES (64u << 10)
 
 /* Names that a local directory needs for itself; refused everywhere so that all stores agree. */

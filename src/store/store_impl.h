@@ -15,8 +15,9 @@ uint64_t vv_store_iov_bytes(const struct iovec *iov, int count);
 /* Whether `store` is a mem store itself (not a wrapper around one). */
 bool vv_store_is_mem(const struct vv_store *store);
 
-/* Put `name` when the clock reaches `due_ns`, unless it is there by then. The bytes are copied and belong to the
- * backend, so this happens even when the process that asked is gone. Does not suspend. -ENOMEM. */
+/* Put `name` when the clock reaches `due_ns`, unless it is there by then. The bytes are copied and
+ * belong to the backend, so this happens even when the process that asked is gone. Does not
+ * suspend. -ENOMEM. */
 MUST_CHECK int vv_store_mem_put_late(struct vv_store *store, const char *name,
                                      const struct iovec *iov, int count, uint64_t due_ns);
 
