@@ -22,6 +22,7 @@
 #include "base/err.h"
 #include "log/manifest.h"
 #include "seal/seal.h"
+#include "segment/segment.h"
 #include "store/store.h"
 
 #define VV_LOG_REPLAY_PARALLEL 16 /* log objects fetched at once during replay */
@@ -53,6 +54,10 @@ struct vv_log_options {
     const struct vv_keyring *ring;      /* borrowed */
     const uint8_t *journal_id;          /* of the journal at hand (16 bytes), NULL = none */
     bool is_abandoning_journal;         /* go on although the manifest names another journal */
+    bool is_journal_holding_records;    /* the journal at hand is not empty. If the manifest does not name
+                                         * it, opening is refused (-VV_ERR_JOURNAL): naming it in the claim
+                                         * would make its old records look current after a crash. Keep the
+                                         * journal aside and come back with an empty one */
     bool is_syncing_replay;             /* sync what was replayed (dir stores; 8) */
     uint64_t retry_min_ns;              /* pauses between tries of a put; 0 = 20 ms */
     uint64_t retry_max_ns;              /* 0 = 5 s */
