@@ -117,13 +117,13 @@ void vv_key_init(struct vv_key *key)
     key->id = atomic_fetch_add_explicit(&last_key_id, 1, memory_order_relaxed) + 1;
 }
 
-int vv_key_derive(const uint8_t secret[32], struct vv_bytes salt, struct vv_bytes info,
+int vv_key_derive(struct vv_bytes secret, struct vv_bytes salt, struct vv_bytes info,
                   struct vv_key *out_key)
 {
     struct vv_key key;
     vv_key_init(&key);
     struct context *context = take(key.id);
-    int err = hkdf(context, (struct vv_bytes){secret, 32}, salt, info, key.bytes);
+    int err = hkdf(context, secret, salt, info, key.bytes);
     give(context);
     if (err == 0)
         *out_key = key;

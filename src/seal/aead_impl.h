@@ -23,7 +23,7 @@ struct vv_key {
 };
 
 /* Derive a key by HKDF-SHA256 (RFC 5869). -ENOMEM. */
-MUST_CHECK int vv_key_derive(const uint8_t secret[32], struct vv_bytes salt, struct vv_bytes info,
+MUST_CHECK int vv_key_derive(struct vv_bytes secret, struct vv_bytes salt, struct vv_bytes info,
                              struct vv_key *out_key);
 /* Give `key`, whose bytes are set, its id. */
 void vv_key_init(struct vv_key *key);

@@ -31,21 +31,18 @@ size_t vv_frame_bound(size_t plain_len)
     return plain_len + VV_FRAME_OVERHEAD;
 }
 
-/* Compress into out if that makes it smaller: the compressed bytes, or the plain ones. */
-static int compress(const struct vv_sealer *sealer, enum vv_compression *compression,
-                    struct vv_bytes plain, uint8_t *out, struct vv_bytes *out_text)
+/* The text of a frame is the compressed bytes, or the plain ones where those are not longer. */
+static ssize_t seal_text(const struct vv_sealer *sealer, const struct frame_header *header,
+                         uint32_t index, const struct vv_origin *origin, struct vv_bytes text,
+                         uint8_t *out)
 {
-    ssize_t len = 0;
-    if (*compression != VV_COMPRESSION_NONE) {
-        struct vv_work *work = vv_work_take();
-        len = vv_work_compress(work, *compression, sealer->level, plain, out);
-        vv_work_give(work);
-        TRY(len);
-    }
-    if (len == 0)
-        *compression = VV_COMPRESSION_NONE;
-    *out_text = len == 0 ? plain : (struct vv_bytes){out, (size_t)len};
-    return 0;
+    uint8_t aad[AAD_LEN];
+    make_aad(header, index, origin, aad);
+    memcpy(out, aad, VV_FRAME_HEADER_LEN);
+    struct vv_message message = {.index = index, .aad = {aad, sizeof(aad)}, .text = text};
+    uint8_t *sealed = out + VV_FRAME_HEADER_LEN;
+    TRY(vv_aead_seal(sealer->cipher, &sealer->key, &message, sealed, sealed + text.len));
+    return (ssize_t)vv_frame_bound(text.len);
 }
 
 ssize_t vv_frame_seal_as(const struct vv_sealer *sealer, enum vv_compression compression,
@@ -55,17 +52,19 @@ ssize_t vv_frame_seal_as(const struct vv_sealer *sealer, enum vv_compression com
     assert(sealer->is_writing);
     assert(plain_len <= VV_FRAME_PLAIN_MAX);
     assert(capacity >= vv_frame_bound(plain_len));
-    uint8_t *bytes = out;
-    uint8_t *text = bytes + VV_FRAME_HEADER_LEN;
-    struct vv_message message = {.index = index};
-    TRY(compress(sealer, &compression, (struct vv_bytes){plain, plain_len}, text, &message.text));
-    struct frame_header header = {compression, (uint32_t)plain_len};
-    uint8_t aad[AAD_LEN];
-    make_aad(&header, index, origin, aad);
-    message.aad = (struct vv_bytes){aad, sizeof(aad)};
-    memcpy(bytes, aad, VV_FRAME_HEADER_LEN);
-    TRY(vv_aead_seal(sealer->cipher, &sealer->key, &message, text, text + message.text.len));
-    return (ssize_t)vv_frame_bound(message.text.len);
+    struct frame_header header = {VV_COMPRESSION_NONE, (uint32_t)plain_len};
+    struct vv_bytes text = {plain, plain_len};
+    if (compression == VV_COMPRESSION_NONE)
+        return seal_text(sealer, &header, index, origin, text, out);
+    CLEANUP(vv_work_give_ptr) struct vv_work *work = vv_work_take();
+    struct vv_work_method method = {compression, sealer->level};
+    struct vv_bytes packed;
+    TRY(vv_work_compress(work, &method, text, (uint8_t *)out + VV_FRAME_HEADER_LEN, &packed));
+    if (packed.len > 0) {
+        header.compression = compression;
+        text = packed;
+    }
+    return seal_text(sealer, &header, index, origin, text, out);
 }
 
 ssize_t vv_frame_seal(const struct vv_sealer *sealer, uint32_t index,

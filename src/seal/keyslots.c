@@ -8,10 +8,13 @@
  *
  * Slot, 68 + n bytes:
  *   0  1  kind of secret: 1 passphrase, 2 key file
- *   1  1  derivation: 1 Argon2id version 1.3 with one lane (of a passphrase), 2 HKDF-SHA256 with
- * info "varve key file" (of a key file) 2  2  length n of an encoded keyring (keyring_impl.h) 4  4
- * Argon2id: passes, 1..VV_SLOT_PASSES_MAX; else 0 8  4  Argon2id: memory in KiB,
- * VV_SLOT_MEMORY_KIB_MIN..VV_SLOT_MEMORY_KIB_MAX; else 0 12 16  salt of the derivation 28 24  nonce
+ *   1  1  derivation: 1 Argon2id version 1.3 with one lane, of a passphrase;
+ *         2 HKDF-SHA256 with info "varve key file", of a key file
+ *   2  2  length n of an encoded keyring (keyring_impl.h)
+ *   4  4  Argon2id: passes, 1..VV_SLOT_PASSES_MAX; else 0
+ *   8  4  Argon2id: memory in KiB, VV_SLOT_MEMORY_KIB_MIN..VV_SLOT_MEMORY_KIB_MAX; else 0
+ *  12 16  salt of the derivation
+ *  28 24  nonce
  *  52  n  the keyring, encrypted with XChaCha20-Poly1305 under the derived key
  * 52+n 16 tag; associated data: slot bytes 0..51, volume id
  *
@@ -137,8 +140,8 @@ static int derive_slot_key(const struct slot *slot, const struct vv_secret *secr
 {
     if (slot->derivation == DERIVATION_HKDF) {
         struct vv_bytes info = {(const uint8_t *)KEY_FILE_INFO, sizeof(KEY_FILE_INFO) - 1};
-        return vv_key_derive(secret->bytes, (struct vv_bytes){slot->salt, sizeof(slot->salt)}, info,
-                             out_key);
+        return vv_key_derive((struct vv_bytes){secret->bytes, secret->len},
+                             (struct vv_bytes){slot->salt, sizeof(slot->salt)}, info, out_key);
     }
     vv_key_init(out_key);
     int failed = crypto_pwhash(out_key->bytes, sizeof(out_key->bytes), secret->bytes, secret->len,
@@ -306,7 +309,7 @@ int vv_slots_open(const void *bytes, size_t len, const struct vv_secret *secret,
     struct slot_list list;
     TRY(decode_list(bytes, len, &list));
     TRY(check_secret(secret));
-    uint32_t index;
+    uint32_t index = 0;
     return open_list(&list, secret, &index, out_ring);
 }
 
@@ -321,7 +324,7 @@ static int rewrite_list(struct slot_list *list, bool is_adding, const struct vv_
     if (is_adding && list->count == VV_KEY_SLOTS_MAX)
         return -VV_ERR_LIMIT;
     CLEANUP(vv_keyring_free_ptr) struct vv_keyring *ring = NULL;
-    uint32_t index;
+    uint32_t index = 0;
     TRY(open_list(list, old, &index, &ring));
     if (is_adding)
         index = list->count++;

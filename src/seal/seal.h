@@ -1,13 +1,13 @@
 /* Sealing: bytes into frames and back (compression, then authenticated encryption), object headers,
  * and the key slots that protect the master keys.
  *
- * Every stored object begins with an object header; everything after it is frames sealed under a key
- * that is derived for that object alone (PROTOCOL 3): HKDF-SHA256(secret: master key of
- * `key_generation`; salt: salt; info: "varve" + header bytes 8..91 + name). So a frame opens only under
- * the header and the name that it was sealed under, attempt id and number included. Frame i of an
- * object uses i as its nonce, so an index is sealed at most once per salt; sealing an object again draws
- * a new salt. The associated data of a frame (25 bytes) is its header (5), its index (4) and its origin
- * (data id 8, extent 8), so frames cannot be swapped, within or between objects.
+ * Every stored object begins with an object header; everything after it is frames sealed under a
+ * key that is derived for that object alone (PROTOCOL 3): HKDF-SHA256(secret: master key of
+ * `key_generation`; salt: salt; info: "varve" + header bytes 8..91 + name). So a frame opens only
+ * under the header and the name that it was sealed under, attempt id and number included. Frame i
+ * of an object uses i as its nonce, so an index is sealed at most once per salt; sealing an object
+ * again draws a new salt. The associated data of a frame (25 bytes) is its header (5), its index
+ * (4) and its origin (data id 8, extent 8), so frames cannot be swapped, within or between objects.
  *
  * Object header, VV_OBJECT_HEADER_LEN = 96 bytes, little-endian:
  *   0  8  magic "varve\0\r\n"
@@ -26,8 +26,9 @@
  *   0  1  compression (enum vv_compression; VV_COMPRESSION_NONE when not smaller)
  *   1  4  plain length, at most VV_FRAME_PLAIN_MAX
  *   5  n  ciphertext (as long as the compressed bytes: an lz4 block or a zstd frame)
- * 5+n 16  tag (GCM or Poly1305); for cipher none XXH3-128 of the bytes, its seed being XXH3-64 of the
- *         associated data, its seed being the key's first 8 bytes
+ * 5+n 16  tag (GCM or Poly1305); with cipher none the XXH3-128 of the n bytes, seeded with the
+ *         XXH3-64 of the associated data, which is seeded with the key's first 8 bytes
+ *
  * XChaCha20's 24-byte and GCM's 12-byte nonce are the index in little-endian, zero-filled.
  *
  * All functions are pure computation: any thread, never suspend, except where noted. */
@@ -51,14 +52,14 @@
 #define VV_MASTER_KEYS_MAX 16
 
 enum vv_object_kind {
-    VV_KIND_VOLUME = 1,   /* varve.volume */
+    VV_KIND_VOLUME = 1, /* varve.volume */
     VV_KIND_MANIFEST = 2,
-    VV_KIND_KEYS = 3,     /* not sealed by the master key: see key slots */
+    VV_KIND_KEYS = 3, /* not sealed by the master key: see key slots */
     VV_KIND_LOG = 4,
     VV_KIND_FENCE = 5,
     VV_KIND_DATA = 6,
     VV_KIND_SST = 7,
-    VV_KIND_JOURNAL = 8   /* one journal record */
+    VV_KIND_JOURNAL = 8 /* one journal record */
 };
 enum vv_cipher { VV_CIPHER_NONE = 0, VV_CIPHER_AES_256_GCM = 1, VV_CIPHER_XCHACHA20_POLY1305 = 2 };
 enum vv_compression { VV_COMPRESSION_NONE = 0, VV_COMPRESSION_LZ4 = 1, VV_COMPRESSION_ZSTD = 2 };
@@ -90,14 +91,15 @@ const char *vv_compression_name(enum vv_compression compression);
 
 void vv_object_header_encode(const struct vv_object_header *header,
                              uint8_t out[VV_OBJECT_HEADER_LEN]);
-/* -VV_ERR_FORMAT (magic, kind, cipher), -VV_ERR_CHECKSUM, -VV_ERR_NEWER, in that order of checks: magic,
- * checksum, version, the rest. */
+/* -VV_ERR_FORMAT (magic, kind, cipher), -VV_ERR_CHECKSUM, -VV_ERR_NEWER, in that order of checks:
+ * magic, checksum, version, the rest. */
 MUST_CHECK int vv_object_header_decode(const void *bytes, size_t len,
                                        struct vv_object_header *out_header);
 
 /* ---- the master keys of a volume ---- */
 
-struct vv_keyring; /* opaque: volume id and up to VV_MASTER_KEYS_MAX generations; wiped when freed */
+/* Opaque: volume id and up to VV_MASTER_KEYS_MAX generations; wiped when freed. */
+struct vv_keyring;
 
 /* A keyring with one new random key, generation 1. -ENOMEM. */
 MUST_CHECK int vv_keyring_new(const uint8_t volume_id[16], struct vv_keyring **out_ring);
@@ -116,14 +118,14 @@ MUST_CHECK int vv_sealer_new(const struct vv_keyring *ring, enum vv_object_kind 
                              const char *name, uint64_t number,
                              const struct vv_seal_settings *settings,
                              struct vv_object_header *out_header, struct vv_sealer **out_sealer);
-/* For reading an object whose header is known; must not seal. -VV_ERR_FORMAT when the header's volume id is another,
- * -VV_ERR_NO_KEY when its key generation is not in the ring, -ENOMEM. */
+/* For reading an object whose header is known; must not seal. -VV_ERR_FORMAT when the header's
+ * volume id is another, -VV_ERR_NO_KEY when its key generation is not in the ring, -ENOMEM. */
 MUST_CHECK int vv_sealer_open(const struct vv_keyring *ring, const struct vv_object_header *header,
                               const char *name, struct vv_sealer **out_sealer);
 void vv_sealer_free(struct vv_sealer *sealer);
 
-/* Where a frame's bytes come from, authenticated with it: a data id and extent index for file data, a
- * role (constants below VV_ORIGIN_FIRST_DATA) for everything else. */
+/* Where a frame's bytes come from, authenticated with it: a data id and extent index for file data,
+ * a role (constants below VV_ORIGIN_FIRST_DATA) for everything else. */
 struct vv_origin {
     uint64_t data_id;
     uint64_t extent;
@@ -160,10 +162,10 @@ MUST_CHECK ssize_t vv_frame_open(const struct vv_sealer *sealer, uint32_t index,
                                  size_t frame_len, void *out, size_t capacity);
 
 /* ---- key slots: the object keys/<n> ----
- * Object header (kind KEYS, cipher and generation 0), then a list of slots, each holding all master keys of
- * the ring wrapped with XChaCha20-Poly1305 under the slot's key. The offset table is in keyslots.c's header
- * comment and docs/format.md. Argon2id takes its cost from the slot; the cost for new slots is
- * libsodium's "moderate" unless a test lowers it. */
+ * Object header (kind KEYS, cipher and generation 0), then a list of slots, each holding all master
+ * keys of the ring wrapped with XChaCha20-Poly1305 under the slot's key. The offset table is in
+ * keyslots.c's header comment and docs/format.md. Argon2id takes its cost from the slot; the cost
+ * for new slots is libsodium's "moderate" unless a test lowers it. */
 #define VV_KEY_SLOTS_MAX 16
 #define VV_KEY_FILE_LEN 32 /* a key file is 64 hex digits and a newline */
 
@@ -181,8 +183,8 @@ struct vv_slot_cost {
 extern const struct vv_slot_cost vv_slot_cost_default;
 extern const struct vv_slot_cost vv_slot_cost_test; /* fast and weak */
 
-/* An encoded keys object with one slot. The caller frees *out_bytes. Deriving takes up to a second and
- * 256 MiB: call it from a worker. -ENOMEM, -EINVAL. */
+/* An encoded keys object with one slot. The caller frees *out_bytes. Deriving takes up to a second
+ * and 256 MiB: call it from a worker. -ENOMEM, -EINVAL. */
 MUST_CHECK int vv_slots_create(const struct vv_keyring *ring, const struct vv_secret *secret,
                                const struct vv_slot_cost *cost, uint8_t **out_bytes,
                                size_t *out_len);
@@ -190,8 +192,8 @@ MUST_CHECK int vv_slots_create(const struct vv_keyring *ring, const struct vv_se
  * -EINVAL (a secret that can't be one), -ENOMEM. From a worker. */
 MUST_CHECK int vv_slots_open(const void *bytes, size_t len, const struct vv_secret *secret,
                              struct vv_keyring **out_ring);
-/* A new keys object in which the slot that `old` opens is replaced by one for `new`; the other slots
- * are carried over as they are. Errors as vv_slots_open. From a worker. */
+/* A new keys object in which the slot that `old` opens is replaced by one for `new`; the other
+ * slots are carried over as they are. Errors as vv_slots_open. From a worker. */
 MUST_CHECK int vv_slots_change(const void *bytes, size_t len, const struct vv_secret *old,
                                const struct vv_secret *new_secret, const struct vv_slot_cost *cost,
                                uint8_t **out_bytes, size_t *out_len);

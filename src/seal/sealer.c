@@ -25,7 +25,8 @@ static int derive(const uint8_t *master_key, const struct vv_object_header *head
     vv_writer_bytes(&writer, encoded + INFO_HEADER_OFFSET, INFO_HEADER_LEN);
     vv_writer_bytes(&writer, name, strlen(name));
     assert(!writer.is_bad && "the name is longer than VV_SEAL_NAME_MAX");
-    return vv_key_derive(master_key, (struct vv_bytes){header->salt, sizeof(header->salt)},
+    return vv_key_derive((struct vv_bytes){master_key, VV_MASTER_KEY_LEN},
+                         (struct vv_bytes){header->salt, sizeof(header->salt)},
                          (struct vv_bytes){info, writer.len}, out_key);
 }
 

@@ -14,6 +14,11 @@
 
 struct vv_work;
 
+struct vv_work_method {
+    enum vv_compression compression;
+    int level; /* of zstd */
+};
+
 /* Never NULL. */
 struct vv_work *vv_work_take(void);
 void vv_work_give(struct vv_work *work);
@@ -23,10 +28,10 @@ void vv_work_give_ptr(struct vv_work **work);
 /* Memory for `len` bytes until the work is given back; NULL when there is none. Once per taking. */
 uint8_t *vv_work_scratch(struct vv_work *work, size_t len);
 
-/* Compress `plain` into out[plain.len]. Returns the length, less than plain.len, or 0 when that
- * cannot be reached. -ENOMEM. */
-MUST_CHECK ssize_t vv_work_compress(struct vv_work *work, enum vv_compression compression,
-                                    int level, struct vv_bytes plain, void *out);
+/* Compress `plain`. *out_packed lies in the work's memory, valid until it is given back or used again,
+ * or in out[plain.len]; it is shorter than plain, or {NULL, 0} when that cannot be reached. -ENOMEM. */
+MUST_CHECK int vv_work_compress(struct vv_work *work, const struct vv_work_method *method,
+                                struct vv_bytes plain, void *out, struct vv_bytes *out_packed);
 /* Decompress into out[plain_len], exactly. -VV_ERR_FORMAT, -ENOMEM. */
 MUST_CHECK int vv_work_decompress(struct vv_work *work, enum vv_compression compression,
                                   struct vv_bytes packed, void *out, size_t plain_len);
