@@ -225,7 +225,8 @@ int vv_log_put_object(struct vv_log *log, const char *name, const uint8_t attemp
 
 /* ---- manifests ---- */
 
-/* The last commit that must be in the tables before this epoch of the last manifest may be dropped. */
+/* The last commit that must be in the tables before this epoch of the last manifest may be dropped.
+ */
 static uint64_t last_commit_of(const struct vv_log *log, uint64_t epoch)
 {
     for (size_t i = 0; i < log->older_count; i++) {
@@ -245,7 +246,8 @@ static const struct vv_epoch_ref *find_epoch(const struct vv_manifest *manifest,
 }
 
 /* Rule 13, as far as it can be seen here: a replay point never goes back, ours not beyond what is
- * confirmed in the bucket (18), and an older epoch goes only when the tables hold its whole replay. */
+ * confirmed in the bucket (18), and an older epoch goes only when the tables hold its whole replay.
+ */
 static void assert_replay_points(const struct vv_log *log, const struct vv_manifest *manifest)
 {
     const struct vv_epoch_ref *own = find_epoch(manifest, log->manifest.epoch);
@@ -279,8 +281,8 @@ static int build_manifest(const struct vv_log *log, const struct vv_manifest *ma
     return 0;
 }
 
-/* Rule 13: put, then LIST above: empty = confirmed; else fenced. A number is never abandoned for the
- * next. */
+/* Rule 13: put, then LIST above: empty = confirmed; else fenced. A number is never abandoned for
+ * the next. */
 static int put_and_confirm(struct vv_log *log, struct vv_manifest *next)
 {
     char name[VV_STORE_NAME_MAX + 1];

@@ -27,8 +27,8 @@
 #define MANIFEST_PREFIX "manifest/"
 #define MANIFEST_DIGITS 20
 
-/* The fewest bytes that an entry takes: what a count claims is checked against the bytes left before
- * memory is taken for it. */
+/* The fewest bytes that an entry takes: what a count claims is checked against the bytes left
+ * before memory is taken for it. */
 #define EPOCH_LEN_MIN 2
 #define TABLE_LEN_MIN 8
 #define PIN_LEN_MIN 18
@@ -399,8 +399,7 @@ static int open_frame(const struct vv_keyring *ring, uint64_t number, const uint
     struct vv_sealer *sealer;
     TRY(vv_sealer_open(ring, header, name, &sealer));
     struct vv_origin origin = {VV_ORIGIN_MANIFEST, number};
-    ssize_t opened =
-        vv_frame_open(sealer, 0, &origin, frame, frame_len, plain, (size_t)plain_len);
+    ssize_t opened = vv_frame_open(sealer, 0, &origin, frame, frame_len, plain, (size_t)plain_len);
     vv_sealer_free(sealer);
     TRY(opened);
     *out_len = (size_t)opened;

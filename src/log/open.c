@@ -1,5 +1,5 @@
-/* Opening: PROTOCOL rules 4 to 9. One round claims, fences and replays; it begins again when another
- * opener's claim shows. */
+/* Opening: PROTOCOL rules 4 to 9. One round claims, fences and replays; it begins again when
+ * another opener's claim shows. */
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
@@ -156,8 +156,8 @@ static int skip_objects(struct opening *opening, uint64_t epoch, uint64_t *seq)
     }
 }
 
-/* PUT a fence at log/<epoch>/<seq>. 0: a fence is there, ours or another's; -VV_ERR_NOT_OURS: a commit
- * is; AGAIN: what was there is gone. */
+/* PUT a fence at log/<epoch>/<seq>. 0: a fence is there, ours or another's; -VV_ERR_NOT_OURS: a
+ * commit is; AGAIN: what was there is gone. */
 static int put_fence(struct opening *opening, uint64_t epoch, uint64_t seq)
 {
     const struct vv_keyring *ring = opening->options->ring;
@@ -174,8 +174,7 @@ static int put_fence(struct opening *opening, uint64_t epoch, uint64_t seq)
     vv_object_header_encode(&header, bytes);
     struct iovec iov = {bytes, sizeof(bytes)};
     struct vv_log_found found;
-    int err =
-        vv_log_request_put(&opening->requests, name, header.attempt_id, &iov, 1, &found);
+    int err = vv_log_request_put(&opening->requests, name, header.attempt_id, &iov, 1, &found);
     if (err != -VV_ERR_NOT_OURS)
         return err;
     /* Log objects at or above a replay point are deleted only by a newer owner. */
@@ -192,8 +191,8 @@ static int put_fence(struct opening *opening, uint64_t epoch, uint64_t seq)
     return 0;
 }
 
-/* Rule 7: at the first free sequence from the epoch's own replay point. 412 on a commit: next sequence;
- * 412 on a fence: done. */
+/* Rule 7: at the first free sequence from the epoch's own replay point. 412 on a commit: next
+ * sequence; 412 on a fence: done. */
 static int fence_epoch(struct opening *opening, const struct vv_epoch_ref *ref, uint64_t *out_fence)
 {
     uint64_t seq = ref->replay_seq;
@@ -250,8 +249,7 @@ static int replay_all(struct opening *opening)
         TRY(vv_log_read_epoch(&opening->reading, ref->epoch, ref->replay_seq, opening->fences[i],
                               &end));
         /* A missing position before the fence is an error, never "the end". */
-        bool is_missing_allowed =
-            vv_planted(VV_PLANT_GAP_IS_END) || vv_planted(VV_PLANT_NO_FENCES);
+        bool is_missing_allowed = vv_planted(VV_PLANT_GAP_IS_END) || vv_planted(VV_PLANT_NO_FENCES);
         if (end.is_missing && !is_missing_allowed)
             return -VV_ERR_GAP;
         if (end.seq != opening->fences[i] && !end.is_missing && !vv_planted(VV_PLANT_NO_FENCES))
@@ -360,8 +358,8 @@ int vv_log_open(const struct vv_log_options *options, const struct vv_log_replay
 
 /* ---- reading without claiming ---- */
 
-/* Every live epoch to its fence or first missing sequence. After an epoch that is not fenced nothing
- * can have been written. */
+/* Every live epoch to its fence or first missing sequence. After an epoch that is not fenced
+ * nothing can have been written. */
 static int read_all(struct vv_log_reading *reading, const struct vv_manifest *manifest)
 {
     TRY(reading->replay->base(reading->replay->arg, manifest));

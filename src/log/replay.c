@@ -1,5 +1,5 @@
-/* Reading the objects of an epoch: fetched by several fibers at once into a ring of slots, given to the
- * caller in order by the fiber that asked. */
+/* Reading the objects of an epoch: fetched by several fibers at once into a ring of slots, given to
+ * the caller in order by the fiber that asked. */
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
@@ -15,29 +15,29 @@
  * fetched when it is their turn. */
 #define AHEAD_BYTES_MAX (12u << 20)
 
-_Static_assert(VV_LOG_REPLAY_PARALLEL * PREFIX_BYTES + AHEAD_BYTES_MAX + VV_BATCH_MAX <= 64u << 20,
+_Static_assert(VV_LOG_REPLAY_PARALLEL *PREFIX_BYTES + AHEAD_BYTES_MAX + VV_BATCH_MAX <= 64u << 20,
                "at most 64 MiB in flight");
 
 struct fetched {
     bool is_ready;
-    int err;                /* -ENOENT: missing */
+    int err; /* -ENOENT: missing */
     struct vv_object_header header;
     uint64_t object_bytes;
-    uint32_t frame_count;   /* the batch's index */
-    uint8_t *bytes;         /* holds the batch's frame; owned */
-    size_t frame_offset;    /* where in `bytes` */
+    uint32_t frame_count; /* the batch's index */
+    uint8_t *bytes;       /* holds the batch's frame; owned */
+    size_t frame_offset;  /* where in `bytes` */
     size_t frame_len;
-    size_t charged_bytes;   /* of AHEAD_BYTES_MAX */
+    size_t charged_bytes; /* of AHEAD_BYTES_MAX */
 };
 
 struct pipeline {
     struct vv_log_reading *reading;
     uint64_t epoch;
-    uint64_t next_fetch;    /* sequence */
-    uint64_t next_give;     /* sequence; fetching goes at most a ring ahead of it */
-    uint64_t end;           /* nothing at or above is fetched; falls when an end is found */
+    uint64_t next_fetch; /* sequence */
+    uint64_t next_give;  /* sequence; fetching goes at most a ring ahead of it */
+    uint64_t end;        /* nothing at or above is fetched; falls when an end is found */
     bool is_stopping;
-    unsigned fetchers;      /* fibers running */
+    unsigned fetchers; /* fibers running */
     size_t charged_bytes;
     struct fetched slots[VV_LOG_REPLAY_PARALLEL];
     struct vv_waitq changed;
@@ -69,8 +69,8 @@ static int fetch_rest(struct pipeline *pipe, uint64_t seq, const char *name, str
     if (slot->object_bytes < PREFIX_BYTES)
         return -VV_ERR_FORMAT;
     uint8_t tail[VV_SEGMENT_FOOTER_LEN];
-    ssize_t got = vv_log_request_get(requests, name, tail, sizeof(tail),
-                                     slot->object_bytes - sizeof(tail));
+    ssize_t got =
+        vv_log_request_get(requests, name, tail, sizeof(tail), slot->object_bytes - sizeof(tail));
     TRY(got);
     struct vv_segment_footer footer;
     TRY(vv_segment_footer_decode(tail, (size_t)got, slot->object_bytes, &footer));

@@ -82,7 +82,8 @@ int vv_log_request_put(const struct vv_log_requests *requests, const char *name,
     struct vv_log_found found = {0};
     unsigned tries = 0;
     for (;;) {
-        /* Rule 1: a time-out leaves the outcome unknown, and only the same bytes may be sent again. */
+        /* Rule 1: a time-out leaves the outcome unknown, and only the same bytes may be sent again.
+         */
         int err = vv_store_put(requests->store, name, iov, count);
         if (err == -EEXIST)
             err = resolve(requests->store, name, attempt_id, &found);
@@ -212,8 +213,7 @@ struct decode_job {
 static void decode_manifest(void *arg)
 {
     struct decode_job *job = arg;
-    job->err =
-        vv_manifest_decode(job->ring, job->number, job->bytes, job->len, &job->manifest);
+    job->err = vv_manifest_decode(job->ring, job->number, job->bytes, job->len, &job->manifest);
 }
 
 int vv_log_fetch_manifest(const struct vv_log_requests *requests, const struct vv_keyring *ring,

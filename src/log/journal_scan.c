@@ -1,0 +1,248 @@
+/* Reading what a journal holds: its files in the order of their first records, each from its start
+ * to the first place that does not fit. */
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "log/journal_impl.h"
+#include "log/log_impl.h"
+
+#define WINDOW_BYTES (64u << 10) /* read at once while looking for evidence of damage */
+
+struct scan {
+    struct vv_journal *journal;
+    uint64_t expected; /* the number to be given next */
+    int (*record)(void *arg, uint64_t commit, struct vv_bytes plain);
+    void *arg;
+};
+
+/* A record in a file. */
+struct place {
+    struct vv_journal_file *file;
+    uint64_t offset;
+    struct vv_journal_record record;
+};
+
+/* ---- one record ---- */
+
+struct open_job {
+    const struct vv_keyring *ring;
+    const char *name;
+    uint64_t commit;
+    const uint8_t *sealed;
+    size_t sealed_len;
+    uint8_t *plain;
+    size_t plain_len;
+    int err;
+};
+
+static int open_record(struct open_job *job)
+{
+    struct vv_object_header header;
+    TRY(vv_object_header_decode(job->sealed, job->sealed_len, &header));
+    if (header.kind != VV_KIND_JOURNAL || header.number != job->commit)
+        return -VV_ERR_FORMAT;
+    const uint8_t *frame = job->sealed + VV_OBJECT_HEADER_LEN;
+    size_t frame_len = job->sealed_len - VV_OBJECT_HEADER_LEN;
+    ssize_t plain_len = vv_frame_plain_len(frame, frame_len);
+    TRY(plain_len);
+    struct vv_sealer *sealer;
+    TRY(vv_sealer_open(job->ring, &header, job->name, &sealer));
+    struct vv_origin origin = {VV_ORIGIN_JOURNAL, job->commit};
+    job->plain = vv_alloc((size_t)plain_len);
+    ssize_t opened = -ENOMEM;
+    if (job->plain)
+        opened = vv_frame_open(sealer, 0, &origin, frame, frame_len, job->plain, (size_t)plain_len);
+    vv_sealer_free(sealer);
+    TRY(opened);
+    job->plain_len = (size_t)opened;
+    return 0;
+}
+
+static void run_open_job(void *arg)
+{
+    struct open_job *job = arg;
+    job->err = open_record(job);
+}
+
+/* What a torn or old record may look like: the end of the valid ones, not a failure. */
+static bool is_torn(int err)
+{
+    return err == -VV_ERR_FORMAT || err == -VV_ERR_CHECKSUM || err == -VV_ERR_AUTH;
+}
+
+/* Read, authenticate and give a record. 1; 0 when it is not whole; or an error. */
+static int give_record(struct scan *scan, const struct place *place)
+{
+    size_t len = place->record.sealed_len;
+    CLEANUP(vv_free_ptr) uint8_t *sealed = vv_alloc(len);
+    if (!sealed)
+        return -ENOMEM;
+    ssize_t got =
+        vv_file_pread(place->file->file, sealed, len, place->offset + VV_JOURNAL_RECORD_HEADER_LEN);
+    TRY(got);
+    if ((size_t)got < len)
+        return 0;
+    char name[VV_STORE_NAME_MAX + 1];
+    vv_journal_record_name(scan->journal, place->record.commit, name, sizeof(name));
+    struct open_job job = {.ring = scan->journal->ring,
+                           .name = name,
+                           .commit = place->record.commit,
+                           .sealed = sealed,
+                           .sealed_len = len};
+    if (len > VV_LOG_OFFLOAD_BYTES)
+        vv_rt_offload(run_open_job, &job);
+    else
+        run_open_job(&job);
+    CLEANUP(vv_free_ptr) uint8_t *plain = job.plain;
+    if (is_torn(job.err))
+        return 0;
+    TRY(job.err);
+    TRY(scan->record(scan->arg, place->record.commit, (struct vv_bytes){plain, job.plain_len}));
+    return 1;
+}
+
+/* Whether a record of this file's session that follows `before` begins at place->offset. 1, 0 or an
+ * error. */
+static int find_record(struct place *place, uint64_t commit)
+{
+    uint8_t bytes[VV_JOURNAL_RECORD_HEADER_LEN];
+    ssize_t len = vv_file_pread(place->file->file, bytes, sizeof(bytes), place->offset);
+    TRY(len);
+    if (vv_journal_record_decode(bytes, (size_t)len, &place->record) != 0)
+        return 0;
+    return place->record.commit == commit && place->record.session == place->file->session;
+}
+
+/* ---- one file ---- */
+
+/* Walk a file's records and give those that are expected. Sets its last_commit (0 when nothing in
+ * it counts). *out_end = the offset behind the last record that counts. 0 or an error. */
+static int walk_file(struct scan *scan, struct vv_journal_file *file, uint64_t *out_end)
+{
+    struct place place = {.file = file};
+    uint64_t commit = file->first_commit;
+    file->last_commit = 0;
+    while (commit <= scan->expected) {
+        int found = find_record(&place, commit);
+        TRY(found);
+        /* What is in the bucket already need not be opened. */
+        if (found && commit == scan->expected) {
+            found = give_record(scan, &place);
+            TRY(found);
+            scan->expected += (uint64_t)found;
+        }
+        if (!found)
+            break;
+        file->last_commit = commit++;
+        place.offset +=
+            vv_journal_padded(VV_JOURNAL_RECORD_HEADER_LEN + (uint64_t)place.record.sealed_len);
+    }
+    *out_end = place.offset;
+    return 0;
+}
+
+/* Whether `record` proves that `expected` was once on stable media: groups are written one after
+ * the other, and it belongs to a later one. */
+static bool is_evidence(const struct scan *scan, const struct vv_journal_file *file,
+                        const struct vv_journal_record *record)
+{
+    return record->session == file->session && record->commit > scan->expected &&
+           record->commit - record->group_index > scan->expected;
+}
+
+/* Look behind the last valid record for one of a later group: then what ended the walk was
+ * acknowledged, and is damaged. 0 or an error. */
+static int check_behind(const struct scan *scan, const struct vv_journal_file *file,
+                        uint64_t offset)
+{
+    CLEANUP(vv_free_ptr) uint8_t *window = vv_alloc(WINDOW_BYTES);
+    if (!window)
+        return -ENOMEM;
+    while (offset < file->size) {
+        ssize_t len = vv_file_pread(file->file, window, WINDOW_BYTES, offset);
+        TRY(len);
+        for (size_t at = 0; at + VV_JOURNAL_RECORD_HEADER_LEN <= (size_t)len;
+             at += VV_JOURNAL_BLOCK) {
+            struct vv_journal_record record;
+            int err = vv_journal_record_decode(window + at, VV_JOURNAL_RECORD_HEADER_LEN, &record);
+            if (!err && is_evidence(scan, file, &record))
+                return -VV_ERR_CORRUPT;
+        }
+        if ((size_t)len < WINDOW_BYTES)
+            break;
+        offset += WINDOW_BYTES;
+    }
+    return 0;
+}
+
+/* ---- all files ---- */
+
+static void sort_files(struct vv_journal *journal)
+{
+    for (size_t i = 1; i < journal->file_count; i++) {
+        struct vv_journal_file *file = journal->files[i];
+        size_t at = i;
+        for (; at > 0 && journal->files[at - 1]->first_commit > file->first_commit; at--)
+            journal->files[at] = journal->files[at - 1];
+        journal->files[at] = file;
+    }
+}
+
+/* A file whose first record lies behind a gap: it began after everything before it was on stable
+ * media, so the gap is damage, unless it is the torn beginning that was expected here. */
+static int check_unreached(const struct scan *scan, const struct vv_journal_file *file)
+{
+    return file->first_commit > scan->expected ? -VV_ERR_CORRUPT : 0;
+}
+
+static int walk_files(struct scan *scan)
+{
+    struct vv_journal *journal = scan->journal;
+    struct vv_journal_file *last = NULL; /* that gave the record before `expected` */
+    uint64_t last_end = 0;
+    for (size_t i = 0; i < journal->file_count; i++) {
+        struct vv_journal_file *file = journal->files[i];
+        uint64_t end = 0;
+        if (file->first_commit == 0)
+            continue;
+        TRY(check_unreached(scan, file));
+        TRY(walk_file(scan, file, &end));
+        if (file->last_commit + 1 == scan->expected) {
+            last = file;
+            last_end = end;
+        }
+    }
+    return last ? check_behind(scan, last, last_end) : 0;
+}
+
+/* What was given must stay: a killed process may have written it without a sync. Files that begin
+ * with a torn record are cleared, so that its number can be used again elsewhere. */
+static int settle_files(struct vv_journal *journal)
+{
+    for (size_t i = 0; i < journal->file_count; i++) {
+        struct vv_journal_file *file = journal->files[i];
+        if (file->first_commit && file->last_commit == 0)
+            TRY(vv_journal_clear_file(file));
+        else if (file->first_commit)
+            TRY(vv_file_datasync(file->file));
+    }
+    return 0;
+}
+
+int vv_journal_scan(struct vv_journal *journal, uint64_t after,
+                    int (*record)(void *arg, uint64_t commit, struct vv_bytes plain), void *arg,
+                    uint64_t *out_last)
+{
+    assert(!journal->is_ready);
+    struct scan scan = {.journal = journal, .expected = after + 1, .record = record, .arg = arg};
+    sort_files(journal);
+    TRY(walk_files(&scan));
+    TRY(settle_files(journal));
+    journal->trimmed = after;
+    journal->next_commit = scan.expected;
+    journal->is_ready = true;
+    *out_last = scan.expected - 1;
+    return 0;
+}
