@@ -294,13 +294,14 @@ static void run_append(struct vv_journal *journal, struct append *append)
         vv_rt_offload(run_seal, append);
     else
         run_seal(append);
-    if (append->err && append->node.next != &journal->appends)
-        break_journal(journal, append->err); /* later numbers would leave a gap */
     while (journal->appends.next != &append->node)
         vv_waitq_wait(&append->turn, VV_NEVER);
-    if (append->err && !append->is_written && append->commit + 1 == journal->next_commit)
-        journal->next_commit--; /* nothing happened */
-    else if (!append->err && !append->is_written)
+    bool is_last = append->commit + 1 == journal->next_commit;
+    if (append->len == 0 && is_last)
+        journal->next_commit--; /* not sealed, and nothing happened */
+    else if (append->len == 0)
+        break_journal(journal, append->err); /* the numbers that follow would leave a gap */
+    else if (!append->is_written)
         write_group(journal, append);
     vv_list_remove(&append->node);
     if (!vv_list_is_empty(&journal->appends))

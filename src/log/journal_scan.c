@@ -8,7 +8,8 @@
 #include "log/journal_impl.h"
 #include "log/log_impl.h"
 
-#define WINDOW_BYTES (64u << 10) /* read at once while looking for evidence of damage */
+#define WINDOW_BYTES (64u << 10)  /* read at once while looking for evidence of damage, ... */
+#define LOOK_BYTES_MAX (1u << 20) /* ... and looked through of a file whose start does not fit */
 
 struct scan {
     struct vv_journal *journal;
@@ -103,8 +104,7 @@ static int give_record(struct scan *scan, const struct place *place)
     return 1;
 }
 
-/* Whether a record of this file's session that follows `before` begins at place->offset. 1, 0 or an
- * error. */
+/* Whether the record `commit`, of the file's session, begins at place->offset. 1, 0 or an error. */
 static int find_record(struct place *place, uint64_t commit)
 {
     uint8_t bytes[VV_JOURNAL_RECORD_HEADER_LEN];
@@ -143,36 +143,35 @@ static int walk_file(struct scan *scan, struct vv_journal_file *file, uint64_t *
     return 0;
 }
 
-/* Whether `record` proves that `expected` was once on stable media: groups are written one after
- * the other, and it belongs to a later one. */
-static bool is_evidence(const struct scan *scan, const struct vv_journal_file *file,
+/* Whether `record` proves that `expected` was once on stable media: a session writes its groups one
+ * after the other, and this one is of a later group. */
+static bool is_evidence(const struct scan *scan, uint64_t session,
                         const struct vv_journal_record *record)
 {
-    return record->session == file->session && record->commit > scan->expected &&
+    return record->session == session && record->commit > scan->expected &&
            record->commit - record->group_index > scan->expected;
 }
 
-/* Look behind the last valid record for one of a later group: then what ended the walk was
- * acknowledged, and is damaged. 0 or an error. */
-static int check_behind(const struct scan *scan, const struct vv_journal_file *file,
-                        uint64_t offset)
+/* Look in a part of a file for a record of a later group: then what does not fit was acknowledged,
+ * and is damaged. 0 or an error. */
+static int look_for_evidence(const struct scan *scan, uint64_t session,
+                             const struct vv_journal_file *file, uint64_t offset, uint64_t end)
 {
     CLEANUP(vv_free_ptr) uint8_t *window = vv_alloc(WINDOW_BYTES);
     if (!window)
         return -ENOMEM;
-    while (offset < file->size) {
+    for (; offset < end; offset += WINDOW_BYTES) {
         ssize_t len = vv_file_pread(file->file, window, WINDOW_BYTES, offset);
         TRY(len);
         for (size_t at = 0; at + VV_JOURNAL_RECORD_HEADER_LEN <= (size_t)len;
              at += VV_JOURNAL_BLOCK) {
             struct vv_journal_record record;
             int err = vv_journal_record_decode(window + at, VV_JOURNAL_RECORD_HEADER_LEN, &record);
-            if (!err && is_evidence(scan, file, &record))
+            if (!err && is_evidence(scan, session, &record))
                 return -VV_ERR_CORRUPT;
         }
         if ((size_t)len < WINDOW_BYTES)
             break;
-        offset += WINDOW_BYTES;
     }
     return 0;
 }
@@ -190,31 +189,42 @@ static void sort_files(struct vv_journal *journal)
     }
 }
 
-/* A file whose first record lies behind a gap: it began after everything before it was on stable
- * media, so the gap is damage, unless it is the torn beginning that was expected here. */
-static int check_unreached(const struct scan *scan, const struct vv_journal_file *file)
+/* After the walk: the file that gave the last record was written in the newest session. Did that go
+ * on, there or in a file whose start is damaged? */
+static int check_damage(const struct scan *scan, const struct vv_journal_file *last,
+                        uint64_t last_end)
 {
-    return file->first_commit > scan->expected ? -VV_ERR_CORRUPT : 0;
+    const struct vv_journal *journal = scan->journal;
+    TRY(look_for_evidence(scan, last->session, last, last_end, last->size));
+    for (size_t i = 0; i < journal->file_count; i++) {
+        const struct vv_journal_file *file = journal->files[i];
+        if (file->first_commit == 0)
+            TRY(look_for_evidence(scan, last->session, file, 0, LOOK_BYTES_MAX));
+    }
+    return 0;
 }
 
 static int walk_files(struct scan *scan)
 {
     struct vv_journal *journal = scan->journal;
-    struct vv_journal_file *last = NULL; /* that gave the record before `expected` */
+    const struct vv_journal_file *last = NULL; /* that gave the record before `expected` */
     uint64_t last_end = 0;
     for (size_t i = 0; i < journal->file_count; i++) {
         struct vv_journal_file *file = journal->files[i];
         uint64_t end = 0;
         if (file->first_commit == 0)
             continue;
-        TRY(check_unreached(scan, file));
+        /* A file is begun when everything before it is on stable media: a gap before it is damage.
+         */
+        if (file->first_commit > scan->expected)
+            return -VV_ERR_CORRUPT;
         TRY(walk_file(scan, file, &end));
         if (file->last_commit + 1 == scan->expected) {
             last = file;
             last_end = end;
         }
     }
-    return last ? check_behind(scan, last, last_end) : 0;
+    return last ? check_damage(scan, last, last_end) : 0;
 }
 
 /* What was given must stay: a killed process may have written it without a sync. Files that begin
