@@ -5,7 +5,6 @@
 #include <string.h>
 
 #include "base/alloc.h"
-#include "base/bytes.h"
 #include "base/text.h"
 #include "store/dir_impl.h"
 
@@ -75,60 +74,6 @@ static int write_file(struct vv_file *file, const struct iovec *iov, int count)
     }
 }
 
-struct leftovers {
-    const struct vv_dir *dir;
-    char *names; /* one after the other, each ended by 0 */
-    size_t len;
-};
-
-static int note_leftover(void *arg, const char *name, bool is_dir)
-{
-    struct leftovers *leftovers = arg;
-    const char *attempt = leftovers->dir->attempt;
-    size_t size = strlen(name) + 1;
-    if (is_dir || size > VV_STORE_NAME_MAX || strncmp(name, attempt, strlen(attempt)) == 0)
-        return 0;
-    char *names = vv_realloc(leftovers->names, leftovers->len + size);
-    if (!names)
-        return -ENOMEM;
-    memcpy(names + leftovers->len, name, size);
-    leftovers->names = names;
-    leftovers->len += size;
-    return 0;
-}
-
-/* Remove what earlier openings left in tmp/. What can't be removed only wastes space, so nothing is
- * reported. The names of this opening's own puts are left alone. */
-static void clean_tmp(struct vv_dir *dir)
-{
-    struct leftovers leftovers = {.dir = dir};
-    char path[VV_DIR_PATH_MAX];
-    dir->is_tmp_clean = true;
-    vv_dir_path(dir, "tmp", path);
-    (void)vv_path_list(path, note_leftover, &leftovers);
-    for (size_t at = 0; at < leftovers.len; at += strlen(leftovers.names + at) + 1) {
-        vv_format(path, sizeof(path), "%s/tmp/%s", dir->root, leftovers.names + at);
-        (void)vv_path_unlink(path);
-    }
-    vv_free(leftovers.names);
-}
-
-static int open_tmp(struct vv_dir *dir, char *out_path, struct vv_file **out_file)
-{
-    const unsigned flags = VV_FILE_WRITE | VV_FILE_CREATE | VV_FILE_EXCLUSIVE;
-    char tmp[VV_DIR_PATH_MAX];
-    vv_format(out_path, VV_DIR_PATH_MAX, "%s/tmp/%s-%llu", dir->root, dir->attempt,
-              (unsigned long long)dir->tmp_count++);
-    int err = vv_file_open(out_path, flags, out_file);
-    if (err != -ENOENT)
-        return err;
-    vv_dir_path(dir, "tmp", tmp);
-    err = vv_path_mkdir(tmp);
-    if (err < 0 && err != -EEXIST)
-        return err;
-    return vv_file_open(out_path, flags, out_file);
-}
-
 /* The object's file and its name made durable. */
 static int sync_object(struct vv_dir *dir, struct vv_dir_node *node, const char *name)
 {
@@ -160,32 +105,32 @@ static int link_error(int err)
     return err == -EIO || err == -ETIMEDOUT ? -VV_ERR_UNKNOWN : err;
 }
 
-/* One attempt. -ESTALE: the temporary file has gone, try again. */
+/* Give the finished temporary file its name. -ESTALE: it has gone, try again. */
+static int publish(struct vv_dir *dir, struct vv_dir_node *node, const struct vv_dir_tmp *tmp,
+                   const char *name)
+{
+    char tmp_path[VV_DIR_PATH_MAX];
+    char path[VV_DIR_PATH_MAX];
+    TRY(vv_dir_node_make(dir, node));
+    vv_dir_tmp_path(dir, tmp, tmp_path);
+    vv_dir_path(dir, name, path);
+    int err = vv_path_link(tmp_path, path);
+    return err == -ENOENT ? -ESTALE : link_error(err);
+}
+
 static int put_once(struct vv_dir *dir, struct vv_dir_node *node, const char *name,
                     const struct iovec *iov, int count)
 {
-    char tmp[VV_DIR_PATH_MAX];
-    char path[VV_DIR_PATH_MAX];
-    struct vv_file *file;
-    TRY(open_tmp(dir, tmp, &file));
-    int err = write_file(file, iov, count);
-    vv_file_close(file);
+    struct vv_dir_tmp *tmp;
+    TRY(vv_dir_tmp_take(dir, &tmp));
+    int err = write_file(vv_dir_tmp_file(tmp), iov, count);
     if (err == 0)
-        err = vv_dir_node_make(dir, node);
-    bool is_linking = err == 0;
-    if (is_linking) {
-        vv_dir_path(dir, name, path);
-        err = vv_path_link(tmp, path);
-    }
-    /* Before the directory is synced, so that one journal commit of the filesystem takes both. When
-     * it fails, the next opening removes the leftover. */
-    (void)vv_path_unlink(tmp);
-    if (is_linking && err == -EEXIST)
+        err = publish(dir, node, tmp, name);
+    vv_dir_tmp_drop(dir, tmp);
+    if (err == -EEXIST)
         return settle_existing(dir, node, name);
-    if (is_linking && err == -ENOENT)
-        return -ESTALE;
     if (err < 0)
-        return is_linking ? link_error(err) : err;
+        return err;
     return vv_dir_node_sync(dir, node) < 0 ? -VV_ERR_UNKNOWN : 0;
 }
 
@@ -194,8 +139,6 @@ static int dir_put(struct vv_store *store, const char *name, const struct iovec 
     struct vv_dir *dir = dir_of(store);
     struct vv_dir_node *node;
     TRY(vv_dir_node_get(dir, name, &node));
-    if (!dir->is_tmp_clean)
-        clean_tmp(dir);
     int err = -ESTALE;
     for (int i = 0; err == -ESTALE && i < PUT_TRIES_MAX; i++)
         err = put_once(dir, node, name, iov, count);
@@ -264,6 +207,7 @@ static int dir_space(struct vv_store *store, uint64_t *out_free, uint64_t *out_t
 static void dir_close(struct vv_store *store)
 {
     struct vv_dir *dir = dir_of(store);
+    vv_dir_tmp_done(dir);
     vv_dir_files_done(dir);
     vv_dir_nodes_done(dir);
     vv_free(dir);
@@ -313,14 +257,12 @@ static int prepare_root(struct vv_dir *dir, bool is_creating)
 
 int vv_store_dir_open(const char *path, bool is_creating, struct vv_store **out_store)
 {
-    uint8_t attempt[8];
     struct vv_dir *dir = vv_zalloc(sizeof(*dir));
     if (!dir)
         return -ENOMEM;
     dir->store.ops = &dir_ops;
     vv_list_init(&dir->files_lru);
-    vv_rt_random(attempt, sizeof(attempt));
-    vv_hex(attempt, sizeof(attempt), dir->attempt);
+    vv_dir_tmp_init(dir);
     int err = set_root(dir, path);
     if (err == 0)
         err = vv_dir_nodes_init(dir);

@@ -1,7 +1,7 @@
 /* Private to the dir store: its directories and open files.
  *
  *   <root>/<name>       an object: complete and synced before it got this name
- *   <root>/tmp/<a>-<n>  a put under way: <a> is random per opening, <n> counts
+ *   <root>/tmp/<a>-<n>  a put under way, or to come: <a> is random per opening, <n> counts
  *   <root>/journal/     not ours (the log's journal); never listed
  *
  * Owned by one reactor; functions that suspend say so. */
@@ -16,6 +16,7 @@
 #define VV_DIR_ROOT_MAX 1024      /* bytes of the path of a store; longer is -ENAMETOOLONG */
 #define VV_DIR_KNOWN_MAX 4096     /* directories remembered as durable; others are synced again */
 #define VV_DIR_FILES_MAX 64       /* files kept open for gets; the one unused longest is closed */
+#define VV_DIR_DROPPING_MAX 64    /* files removed in the background; then puts do it themselves */
 #define VV_DIR_LISTED_MAX 4194304 /* names held by one list call; more is -VV_ERR_LIMIT */
 #define VV_DIR_PATH_MAX (VV_DIR_ROOT_MAX + 1 + VV_STORE_NAME_MAX + 1)
 
@@ -25,9 +26,12 @@ struct vv_dir_node {
     struct vv_dir_node *parent; /* holds a reference; NULL for the root */
     unsigned refs;
     bool is_durable; /* this process has synced its name, and those of all its parents */
-    bool is_syncing;
-    struct vv_list waiting;   /* syncs that were asked for since the running one began */
-    struct vv_waitq finished; /* woken when a sync ends */
+    /* Syncs of the directory are numbered from 1; at most one is under way. */
+    uint64_t begun_count;
+    uint64_t ended_count;
+    uint64_t failed_number; /* of the last one that failed, with its error */
+    int failure;
+    struct vv_waitq ended; /* woken when a sync ends */
     char name[];
 };
 
@@ -47,6 +51,10 @@ struct vv_dir {
     char attempt[17];   /* <a> of the temporary names of this opening */
     uint64_t tmp_count; /* <n> of the next */
     bool is_tmp_clean;  /* leftovers of earlier openings are gone, or going */
+    bool is_closing;
+    struct vv_dir_tmp *spare; /* an empty temporary file for the next put, or NULL */
+    size_t dropping;          /* temporary files being removed in the background */
+    struct vv_waitq dropped;  /* woken when one is */
     struct vv_map nodes;
     struct vv_dir_node *root_node;
     struct vv_map files;
@@ -56,6 +64,24 @@ struct vv_dir {
 
 /* The path of an object or directory; out[VV_DIR_PATH_MAX]. */
 void vv_dir_path(const struct vv_dir *dir, const char *name, char *out);
+
+/* ---- dir_tmp.c ---- */
+
+/* The file of a put under way. */
+struct vv_dir_tmp;
+
+void vv_dir_tmp_init(struct vv_dir *dir);
+/* Waits for what goes on in the background, removes the spare. Suspends. */
+void vv_dir_tmp_done(struct vv_dir *dir);
+/* A new, empty file: the spare, if there is one. The first call removes what earlier openings left.
+ * The caller drops it. Suspends. -ENOMEM, -errno. */
+MUST_CHECK int vv_dir_tmp_take(struct vv_dir *dir, struct vv_dir_tmp **out_tmp);
+struct vv_file *vv_dir_tmp_file(struct vv_dir_tmp *tmp);
+/* out[VV_DIR_PATH_MAX] */
+void vv_dir_tmp_path(const struct vv_dir *dir, const struct vv_dir_tmp *tmp, char *out);
+/* Close the file and remove its temporary name, and make a spare; all this in the background, since
+ * a put need not wait for it. A name that can't be removed is a leftover for the next opening. */
+void vv_dir_tmp_drop(struct vv_dir *dir, struct vv_dir_tmp *tmp);
 
 /* ---- dir_sync.c ---- */
 

@@ -12,13 +12,6 @@
 /* A directory of a name of VV_STORE_NAME_MAX bytes has at most this many parents. */
 #define DEPTH_MAX (VV_STORE_NAME_MAX / 2 + 1)
 
-/* One who waits for a sync; on its fiber's stack. */
-struct sync_request {
-    struct vv_list link;
-    bool is_done;
-    int result;
-};
-
 static struct vv_dir_node *find_node(struct vv_dir *dir, const char *name, size_t len)
 {
     struct vv_map_node *at = vv_map_find(&dir->nodes, vv_xxh3(name, len, 0));
@@ -38,8 +31,7 @@ static struct vv_dir_node *new_node(struct vv_dir *dir, const char *name, size_t
         return NULL;
     memcpy(node->name, name, len);
     node->parent = parent;
-    vv_list_init(&node->waiting);
-    vv_waitq_init(&node->finished);
+    vv_waitq_init(&node->ended);
     vv_map_insert(&dir->nodes, &node->map_node, vv_xxh3(name, len, 0));
     if (parent)
         parent->refs++;
@@ -120,33 +112,28 @@ int vv_dir_node_make(struct vv_dir *dir, struct vv_dir_node *node)
 }
 
 /* Sync the names in `node`. A sync that is already running may have missed our name, so we wait for
- * the next one, which everybody who came in the meantime shares. */
+ * the next one, which everybody who came in the meantime shares. Had that one succeeded and a later
+ * one failed before we look, we report the failure: more cautious than needed, never less. */
 static int sync_names(struct vv_dir *dir, struct vv_dir_node *node)
 {
-    struct sync_request request = {.is_done = false};
+    const uint64_t mine = node->begun_count + 1;
     char path[VV_DIR_PATH_MAX];
-    vv_list_push_back(&node->waiting, &request.link);
-    while (!request.is_done) {
-        if (node->is_syncing) {
-            (void)vv_waitq_wait(&node->finished, VV_NEVER);
+    while (node->ended_count < mine) {
+        if (node->begun_count > node->ended_count) {
+            (void)vv_waitq_wait(&node->ended, VV_NEVER);
             continue;
         }
-        struct vv_list batch;
-        vv_list_init(&batch);
-        vv_list_splice(&batch, &node->waiting);
-        node->is_syncing = true;
+        node->begun_count++;
         vv_dir_path(dir, node->name, path);
         int err = vv_planted(VV_PLANT_NO_DIRECTORY_SYNC) ? 0 : vv_path_sync_dir(path);
-        node->is_syncing = false;
-        while (!vv_list_is_empty(&batch)) {
-            struct sync_request *covered = vv_list_first(&batch, struct sync_request, link);
-            vv_list_remove(&covered->link);
-            covered->result = err;
-            covered->is_done = true;
+        node->ended_count++;
+        if (err < 0) {
+            node->failed_number = node->ended_count;
+            node->failure = err;
         }
-        vv_waitq_wake_all(&node->finished);
+        vv_waitq_wake_all(&node->ended);
     }
-    return request.result;
+    return node->failed_number >= mine ? node->failure : 0;
 }
 
 /* Sync the name of the store's own directory. Who may not even read the parent cannot have made the

@@ -18,7 +18,7 @@ static int count_visited(void *arg, const char *name, bool is_dir)
 
 static int count_names(const char *dir)
 {
-    char path[PATH_MAX];
+    char path[PATH_MAX + 256];
     int count = 0;
     (void)snprintf(path, sizeof(path), "%s/%s", root, dir);
     int err = vv_path_list(path, count_visited, &count);
@@ -35,6 +35,13 @@ static void make_file(const char *name, const char *text)
         tap_ok(false, "%s can be written", path);
     if (file)
         (void)fclose(file);
+}
+
+static bool is_file(const char *name)
+{
+    char path[PATH_MAX + 256];
+    (void)snprintf(path, sizeof(path), "%s/%s", root, name);
+    return access(path, F_OK) == 0;
 }
 
 static void make_dir(const char *name)
@@ -95,19 +102,18 @@ static void leftovers_main(void *arg)
     tap_is_int(count_names("tmp"), 2, "opening alone removes nothing");
     tap_is_str(list_text(store, "", "", 10), "a/b/c", "only objects are listed");
     tap_is_int(put_text(store, "a/b/d", "d"), 0, "the first put");
-    tap_is_int(count_names("tmp"), 0, "removes leftovers, and its own temporary name");
+    tap_ok(!is_file("tmp/0123456789abcdef-0") && !is_file("tmp/rubbish"), "removes leftovers");
     tap_is_int(count_names("journal"), 1, "but not the journal");
     tap_is_int(put_text(store, "a/b/d", "d"), -EEXIST, "a put that fails");
-    tap_is_int(count_names("tmp"), 0, "removes its temporary name, too");
     tap_is_int(put_text(store, "a/b", "x"), -EISDIR, "the name of a directory");
     tap_is_int(put_text(store, "a/b/c/d", "x"), -ENOTDIR, "below an object");
-    tap_is_int(count_names("tmp"), 0, "both remove their temporary names");
     tap_ok(!holds_text(store, "a/b", ""), "a directory is no object");
     tap_is_int(vv_store_remove(store, "a/b"), 0, "and removed is what was not there");
     tap_ok(holds_text(store, "a/b/c", "abc"), "without harm");
     tap_is_int(vv_store_space(store, &free_bytes, &total_bytes), 0, "space");
     tap_ok(free_bytes > 0 && free_bytes <= total_bytes, "is sensible");
     vv_store_close(store);
+    tap_is_int(count_names("tmp"), 0, "no temporary name is left after closing");
 }
 
 /* An object larger than the pieces in which it is written, in buffers of odd sizes. */
