@@ -1,0 +1,201 @@
+#include "front/fuse/device.h"
+
+#define FUSE_USE_VERSION 312
+#include <errno.h>
+#include <fcntl.h>
+#include <fuse3/fuse_lowlevel.h>
+#include <limits.h>
+#include <spawn.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+#include "base/log.h"
+#include "base/text.h"
+
+#define OPTIONS_LEN_MAX 512
+#define STATUS_LEN_MAX 65536 /* of /proc/PID/status: enough for thousands of groups */
+
+extern char **environ;
+
+/* ---- mounting ---- */
+
+/* Run fusermount3, which may do for its user what only root may. 0, -EBUSY when it refuses. */
+static int run_fusermount(const char *mountpoint, bool is_lazy)
+{
+    char *const argv[] = {
+        (char *)"fusermount3", (char *)"-u",       (char *)(is_lazy ? "-qz" : "-q"),
+        (char *)"--",          (char *)mountpoint, NULL};
+    pid_t pid;
+    int err = posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ);
+    if (err != 0)
+        return -err;
+    int status = 0;
+    while (waitpid(pid, &status, 0) < 0)
+        if (errno != EINTR)
+            return -errno;
+    return status == 0 ? 0 : -EBUSY;
+}
+
+static int unmount_path(const char *mountpoint, int flags)
+{
+    if (umount2(mountpoint, flags | UMOUNT_NOFOLLOW) == 0)
+        return 0;
+    if (errno != EPERM)
+        return -errno;
+    return run_fusermount(mountpoint, (flags & MNT_DETACH) != 0);
+}
+
+/* A mount whose server has died answers ENOTCONN: it is of no use to anybody. */
+static int remove_dead_mount(const char *mountpoint)
+{
+    struct stat stat_buf;
+    if (stat(mountpoint, &stat_buf) == 0)
+        return S_ISDIR(stat_buf.st_mode) ? 0 : -ENOTDIR;
+    if (errno != ENOTCONN)
+        return -errno;
+    vv_warn("fuse", "%s: taking a dead mount away", mountpoint);
+    return unmount_path(mountpoint, MNT_DETACH);
+}
+
+static int find_mountpoint(const char *path, char **out_path)
+{
+    /* A dead mount can't be resolved: it is taken away under the name given first. */
+    TRY(remove_dead_mount(path));
+    char resolved[PATH_MAX];
+    if (!realpath(path, resolved))
+        return -errno;
+    char *copy = vv_strdup(resolved);
+    if (!copy)
+        return -ENOMEM;
+    *out_path = copy;
+    return 0;
+}
+
+/* A comma would begin another mount option. */
+static void copy_source(char *out, size_t size, const char *source)
+{
+    vv_format(out, size, "%s", source ? source : "varve");
+    for (char *at = out; *at; at++)
+        if (*at == ',' || *at == '\\')
+            *at = '_';
+}
+
+static struct fuse_session *new_session(const struct vv_fuse_options *options)
+{
+    char source[OPTIONS_LEN_MAX / 2];
+    copy_source(source, sizeof(source), options->source);
+    char text[OPTIONS_LEN_MAX];
+    vv_format(text, sizeof(text), "fsname=%s,subtype=varve,default_permissions,max_read=%u%s%s%s%s",
+              source, VV_FUSE_IO_BYTES_MAX, options->allow_other ? ",allow_other" : "",
+              options->allow_suid ? ",suid" : "", options->allow_dev ? ",dev" : "",
+              options->is_read_only ? ",ro" : "");
+    char *argv[] = {(char *)"varve", (char *)"-o", text};
+    struct fuse_args args = FUSE_ARGS_INIT(3, argv);
+    /* libfuse never sees a request, so it needs no callbacks. */
+    static const struct fuse_lowlevel_ops no_ops;
+    return fuse_session_new(&args, &no_ops, sizeof(no_ops), NULL);
+}
+
+int vv_fuse_device_open(struct vv_fuse_device *device, const struct vv_fuse_options *options)
+{
+    *device = (struct vv_fuse_device){.fd = -1};
+    TRY(find_mountpoint(options->mountpoint, &device->mountpoint));
+    device->session = new_session(options);
+    if (!device->session || fuse_session_mount(device->session, device->mountpoint) != 0) {
+        vv_fuse_device_close(device);
+        return -EIO;
+    }
+    device->fd = fuse_session_fd(device->session);
+    int flags = fcntl(device->fd, F_GETFL);
+    if (flags < 0 || fcntl(device->fd, F_SETFL, flags | O_NONBLOCK) != 0) {
+        int err = -errno;
+        umount2(device->mountpoint, MNT_DETACH);
+        vv_fuse_device_close(device);
+        return err;
+    }
+    return 0;
+}
+
+void vv_fuse_device_close(struct vv_fuse_device *device)
+{
+    if (device->session)
+        fuse_session_destroy(device->session); /* closes the descriptor */
+    vv_free(device->mountpoint);
+    *device = (struct vv_fuse_device){.fd = -1};
+}
+
+int vv_fuse_device_unmount(struct vv_fuse_device *device, enum vv_fuse_unmount how)
+{
+    return unmount_path(device->mountpoint,
+                        how == VV_FUSE_UNMOUNT_CUT ? MNT_FORCE | MNT_DETACH : 0);
+}
+
+void vv_fuse_device_sync(struct vv_fuse_device *device)
+{
+    int fd = open(device->mountpoint, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return;
+    syncfs(fd);
+    close(fd);
+}
+
+/* ---- messages ---- */
+
+ssize_t vv_fuse_device_read(struct vv_fuse_device *device, void *buf, size_t size)
+{
+    ssize_t len = read(device->fd, buf, size);
+    return len < 0 ? -errno : len;
+}
+
+int vv_fuse_device_write(struct vv_fuse_device *device, struct iovec *iov, int count)
+{
+    ssize_t len = writev(device->fd, iov, count);
+    return len < 0 ? -errno : 0;
+}
+
+/* ---- the caller's groups ---- */
+
+/* The numbers of the line "Groups:\t4 24 27 \n". */
+static size_t parse_groups(const char *status, uint32_t *out_groups, size_t count)
+{
+    const char *at = strstr(status, "\nGroups:");
+    size_t found = 0;
+    if (!at)
+        return 0;
+    at += strlen("\nGroups:");
+    while (found < count) {
+        while (*at == ' ' || *at == '\t')
+            at++;
+        if (*at < '0' || *at > '9')
+            break;
+        uint64_t group = 0;
+        while (*at >= '0' && *at <= '9' && group <= UINT32_MAX)
+            group = group * 10 + (uint64_t)(*at++ - '0');
+        out_groups[found++] = (uint32_t)group;
+    }
+    return found;
+}
+
+size_t vv_fuse_device_groups(pid_t pid, uint32_t *out_groups, size_t count)
+{
+    char path[64];
+    vv_format(path, sizeof(path), "/proc/%d/status", (int)pid);
+    int fd = pid > 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
+    if (fd < 0)
+        return 0;
+    char *status = vv_alloc(STATUS_LEN_MAX);
+    ssize_t len = status ? read(fd, status, STATUS_LEN_MAX - 1) : -1;
+    close(fd);
+    size_t found = 0;
+    if (len > 0) {
+        status[len] = '\0';
+        found = parse_groups(status, out_groups, count);
+    }
+    vv_free(status);
+    return found;
+}

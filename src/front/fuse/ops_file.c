@@ -1,0 +1,189 @@
+/* Open files: nodeid is the inode, fh what OPEN or CREATE has given out. */
+#include <fcntl.h>
+#include <linux/fs.h>
+#include <unistd.h>
+
+#include "front/fuse/fuse_impl.h"
+
+#define COPY_BYTES_MAX (256u << 20) /* of one copy_file_range; the caller asks again for the rest  \
+                                     */
+
+static uint64_t node_of(const struct vv_fuse_request *request)
+{
+    return request->message.header.nodeid;
+}
+
+/* O_TRUNC by somebody who may not keep set-id bits: truncated by setattr, which can take them away.
+ */
+static int truncate_opened(struct vv_fuse_request *request, struct vv_handle *handle)
+{
+    struct vv_attr set = {.size = 0}, attr;
+    return vv_fs_setattr(request->fuse->fs, &request->call, node_of(request), handle, &set,
+                         VV_SET_SIZE | VV_SET_KILL_PRIV, &attr);
+}
+
+/* OPEN: open_in. open_out. */
+int vv_fuse_open(struct vv_fuse_request *request)
+{
+    struct fuse_open_in in;
+    struct vv_handle *handle;
+    struct vv_fuse_open *open;
+    if (!vv_fuse_take(request, &in, sizeof(in)))
+        return -EINVAL;
+    int flags = (int)in.flags;
+    if (request->fuse->options.is_read_only && ((flags & O_ACCMODE) != O_RDONLY || flags & O_TRUNC))
+        return -EROFS;
+    bool is_killing = (flags & O_TRUNC) && (in.open_flags & FUSE_OPEN_KILL_SUIDGID);
+    TRY(vv_fs_open_file(request->fuse->fs, &request->call, node_of(request),
+                        is_killing ? flags & ~O_TRUNC : flags, &handle));
+    TRY(vv_fuse_open_new(request->fuse, handle, &open));
+    int err = is_killing ? truncate_opened(request, handle) : 0;
+    if (err < 0) {
+        vv_fuse_open_free(open);
+        return err;
+    }
+    return vv_fuse_reply_open(request, open, false);
+}
+
+/* RELEASE: release_in. The last use of fh; an flock held through it goes with it. */
+int vv_fuse_release(struct vv_fuse_request *request)
+{
+    struct fuse_release_in in;
+    if (!vv_fuse_take(request, &in, sizeof(in)))
+        return -EINVAL;
+    struct vv_fuse *fuse = request->fuse;
+    if (in.release_flags & FUSE_RELEASE_FLOCK_UNLOCK)
+        vv_fs_unlock_owner(fuse->fs, &request->call, node_of(request), fuse->options.door,
+                           in.lock_owner, true);
+    vv_fuse_open_free(vv_fuse_open_of(in.fh));
+    return vv_fuse_reply_ok(request);
+}
+
+/* FLUSH: flush_in. Sent at each close(): drops the POSIX locks of the process. Nothing is written:
+ * close promises no durability. */
+int vv_fuse_flush(struct vv_fuse_request *request)
+{
+    struct fuse_flush_in in;
+    if (!vv_fuse_take(request, &in, sizeof(in)))
+        return -EINVAL;
+    struct vv_fuse *fuse = request->fuse;
+    vv_fs_unlock_owner(fuse->fs, &request->call, node_of(request), fuse->options.door,
+                       in.lock_owner, false);
+    return vv_fuse_reply_ok(request);
+}
+
+/* FSYNC, FSYNCDIR: fsync_in. */
+int vv_fuse_fsync(struct vv_fuse_request *request)
+{
+    TRY(vv_fs_sync(request->fuse->fs, node_of(request)));
+    return vv_fuse_reply_ok(request);
+}
+
+/* SYNCFS: everything. */
+int vv_fuse_syncfs(struct vv_fuse_request *request)
+{
+    TRY(vv_fs_sync(request->fuse->fs, 0));
+    return vv_fuse_reply_ok(request);
+}
+
+/* READ: read_in. The bytes; fewer than asked for only at the end of the file. */
+int vv_fuse_read(struct vv_fuse_request *request)
+{
+    struct fuse_read_in in;
+    if (!vv_fuse_take(request, &in, sizeof(in)) || in.size > VV_FUSE_BUFFER_BYTES)
+        return -EINVAL;
+    struct vv_fuse *fuse = request->fuse;
+    struct vv_fuse_buffer *buffer = vv_fuse_buffer_take(fuse);
+    if (!buffer)
+        return -ENOMEM;
+    ssize_t len = vv_fs_read(fuse->fs, &request->call, node_of(request), vv_fuse_handle_of(in.fh),
+                             buffer->bytes, in.size, in.offset);
+    if (len >= 0) {
+        fuse->stats.reads++;
+        fuse->stats.read_bytes += (uint64_t)len;
+        vv_fuse_reply(request, buffer->bytes, (size_t)len);
+    }
+    vv_fuse_buffer_give(fuse, buffer);
+    return len < 0 ? (int)len : 0;
+}
+
+/* The kernel has put the bytes of an append where it believes the end to be. If another door has
+ * moved the end, its pages are wrong. */
+static void check_append(struct vv_fuse_request *request, uint64_t believed_end)
+{
+    struct vv_attr attr;
+    int err = vv_fs_getattr(request->fuse->fs, node_of(request), &attr);
+    if (err < 0 || attr.size != believed_end)
+        vv_fuse_notify_inode(&request->fuse->notifier, node_of(request), 0, UINT64_MAX);
+}
+
+/* WRITE: write_in, data. write_out. O_SYNC is followed by an FSYNC, so it is of no interest here.
+ * A direct append may come as several requests at once, so only the kernel's offsets keep its
+ * order. */
+int vv_fuse_write(struct vv_fuse_request *request)
+{
+    struct fuse_write_in in;
+    if (!vv_fuse_take(request, &in, sizeof(in)))
+        return -EINVAL;
+    struct vv_bytes data = vv_cursor_bytes(&request->message.body, in.size);
+    if (request->message.body.is_bad)
+        return -EINVAL;
+    struct vv_fuse *fuse = request->fuse;
+    bool is_cached = in.write_flags & FUSE_WRITE_CACHE; /* some handle of the inode, any caller */
+    bool is_append = (in.flags & O_APPEND) && !(in.flags & O_DIRECT) && !is_cached;
+    unsigned flags = in.write_flags & FUSE_WRITE_KILL_SUIDGID ? VV_WRITE_KILL_PRIV : 0;
+    flags |= is_append ? VV_WRITE_APPEND : 0;
+    ssize_t len = vv_fs_write(fuse->fs, &request->call, node_of(request), vv_fuse_handle_of(in.fh),
+                              data.ptr, data.len, in.offset, flags);
+    TRY(len);
+    if (is_append)
+        check_append(request, in.offset + (uint64_t)len);
+    fuse->stats.writes++;
+    fuse->stats.write_bytes += (uint64_t)len;
+    struct fuse_write_out out = {.size = (uint32_t)len};
+    vv_fuse_reply(request, &out, sizeof(out));
+    return 0;
+}
+
+/* FALLOCATE: fallocate_in. */
+int vv_fuse_fallocate(struct vv_fuse_request *request)
+{
+    struct fuse_fallocate_in in;
+    if (!vv_fuse_take(request, &in, sizeof(in)))
+        return -EINVAL;
+    TRY(vv_fs_fallocate(request->fuse->fs, &request->call, node_of(request),
+                        vv_fuse_handle_of(in.fh), (int)in.mode, in.offset, in.length));
+    return vv_fuse_reply_ok(request);
+}
+
+/* LSEEK: lseek_in. lseek_out. The kernel asks for SEEK_DATA and SEEK_HOLE only. */
+int vv_fuse_lseek(struct vv_fuse_request *request)
+{
+    struct fuse_lseek_in in;
+    struct fuse_lseek_out out;
+    if (!vv_fuse_take(request, &in, sizeof(in)) ||
+        (in.whence != SEEK_DATA && in.whence != SEEK_HOLE))
+        return -EINVAL;
+    TRY(vv_fs_seek(request->fuse->fs, node_of(request), in.offset, (int)in.whence, &out.offset));
+    vv_fuse_reply(request, &out, sizeof(out));
+    return 0;
+}
+
+/* COPY_FILE_RANGE, COPY_FILE_RANGE_64: copy_file_range_in. write_out, or bytes[8]. */
+int vv_fuse_copy_file_range(struct vv_fuse_request *request)
+{
+    struct fuse_copy_file_range_in in;
+    if (!vv_fuse_take(request, &in, sizeof(in)) || in.flags != 0)
+        return -EINVAL;
+    uint64_t len = in.len < COPY_BYTES_MAX ? in.len : COPY_BYTES_MAX;
+    ssize_t copied = vv_fs_copy_range(request->fuse->fs, &request->call, node_of(request),
+                                      in.off_in, in.nodeid_out, in.off_out, (size_t)len);
+    TRY(copied);
+    struct fuse_write_out out = {.size = (uint32_t)copied};
+    uint64_t out_64 = (uint64_t)copied;
+    if (request->message.header.opcode == VV_FUSE_COPY_FILE_RANGE_64)
+        vv_fuse_reply(request, &out_64, sizeof(out_64));
+    else
+        vv_fuse_reply(request, &out, sizeof(out));
+    return 0;
+}

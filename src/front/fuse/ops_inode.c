@@ -1,0 +1,255 @@
+/* Inodes: attributes, flags, extended attributes, space. nodeid is the inode. */
+#include <linux/fs.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "front/fuse/fuse_impl.h"
+
+#define IOC_FSXATTR_BYTES sizeof(struct fsxattr)
+
+static uint64_t node_of(const struct vv_fuse_request *request)
+{
+    return request->message.header.nodeid;
+}
+
+/* GETATTR: getattr_in (nothing that matters here). attr_out. */
+int vv_fuse_getattr(struct vv_fuse_request *request)
+{
+    struct vv_attr attr;
+    TRY(vv_fs_getattr(request->fuse->fs, node_of(request), &attr));
+    return vv_fuse_reply_attr(request, &attr);
+}
+
+/* STATX: statx_in. statx_out: as attr_out, with the birth time. */
+int vv_fuse_statx(struct vv_fuse_request *request)
+{
+    struct vv_attr attr;
+    struct vv_fuse_statx_out out;
+    TRY(vv_fs_getattr(request->fuse->fs, node_of(request), &attr));
+    vv_fuse_encode_statx(&attr, &out);
+    out.attr_valid = vv_fuse_timeout_s(request);
+    vv_fuse_reply(request, &out, sizeof(out));
+    return 0;
+}
+
+/* SETATTR: setattr_in. attr_out. */
+int vv_fuse_setattr(struct vv_fuse_request *request)
+{
+    struct fuse_setattr_in in;
+    struct vv_attr set, attr;
+    if (!vv_fuse_take(request, &in, sizeof(in)))
+        return -EINVAL;
+    uint32_t mask = vv_fuse_decode_setattr(&in, &set);
+    struct vv_handle *handle = in.valid & FATTR_FH ? vv_fuse_handle_of(in.fh) : NULL;
+    uint32_t *groups CLEANUP(vv_free_ptr) = NULL;
+    /* Who may keep a setgid bit depends on the caller's groups. */
+    if ((mask & VV_SET_MODE) && (set.mode & S_ISGID))
+        vv_fuse_add_groups(request, &groups);
+    TRY(vv_fs_setattr(request->fuse->fs, &request->call, node_of(request), handle, &set, mask,
+                      &attr));
+    return vv_fuse_reply_attr(request, &attr);
+}
+
+/* STATFS. statfs_out. */
+int vv_fuse_statfs(struct vv_fuse_request *request)
+{
+    struct vv_statfs statfs;
+    TRY(vv_fs_statfs(request->fuse->fs, &statfs));
+    struct fuse_statfs_out out = {.st = {
+                                      .blocks = statfs.blocks,
+                                      .bfree = statfs.blocks_free,
+                                      .bavail = statfs.blocks_free,
+                                      .files = statfs.files,
+                                      .ffree = statfs.files_free,
+                                      .bsize = (uint32_t)statfs.block_bytes,
+                                      .namelen = statfs.name_max,
+                                      .frsize = (uint32_t)statfs.block_bytes,
+                                  }};
+    vv_fuse_reply(request, &out, sizeof(out));
+    return 0;
+}
+
+/* ACCESS: access_in. The kernel checks by itself and does not send it; answered all the same. */
+int vv_fuse_access(struct vv_fuse_request *request)
+{
+    struct fuse_access_in in;
+    if (!vv_fuse_take(request, &in, sizeof(in)))
+        return -EINVAL;
+    uint32_t *groups CLEANUP(vv_free_ptr);
+    vv_fuse_add_groups(request, &groups);
+    TRY(vv_fs_access(request->fuse->fs, &request->call, node_of(request), (int)in.mask));
+    return vv_fuse_reply_ok(request);
+}
+
+/* ---- FS_IOC_*: what lsattr, chattr and xfs_io ask ----
+ * The kernel forwards only these, with sizes that it has checked against the command, whatever the
+ * caller's word size: FS_IOC_GETFLAGS is "long" by name and 32 bits by use. */
+
+static int reply_ioctl(struct vv_fuse_request *request, const void *bytes, size_t len)
+{
+    struct fuse_ioctl_out out = {.result = 0};
+    struct iovec iov[3] = {{0}, {&out, sizeof(out)}, {(void *)bytes, len}};
+    vv_fuse_reply_iov(request->fuse, request->message.header.unique, 0, iov, 3);
+    return 0;
+}
+
+static int ioctl_get_flags(struct vv_fuse_request *request, const struct fuse_ioctl_in *in)
+{
+    struct vv_attr attr;
+    TRY(vv_fs_getattr(request->fuse->fs, node_of(request), &attr));
+    uint64_t flags = attr.flags;
+    size_t len = in->out_size < sizeof(flags) ? in->out_size : sizeof(flags);
+    return reply_ioctl(request, &flags, len);
+}
+
+static int ioctl_set_flags(struct vv_fuse_request *request)
+{
+    uint32_t flags;
+    if (!vv_fuse_take(request, &flags, sizeof(flags)))
+        return -EINVAL;
+    TRY(vv_fs_set_flags(request->fuse->fs, &request->call, node_of(request), flags));
+    return reply_ioctl(request, NULL, 0);
+}
+
+static int ioctl_get_xattr(struct vv_fuse_request *request, const struct fuse_ioctl_in *in)
+{
+    struct vv_attr attr;
+    if (in->out_size < IOC_FSXATTR_BYTES)
+        return -EINVAL;
+    TRY(vv_fs_getattr(request->fuse->fs, node_of(request), &attr));
+    struct fsxattr out = {.fsx_xflags = vv_fuse_xflags_of(attr.flags)};
+    return reply_ioctl(request, &out, sizeof(out));
+}
+
+static int ioctl_set_xattr(struct vv_fuse_request *request)
+{
+    struct fsxattr in;
+    struct vv_attr attr;
+    uint32_t flags;
+    if (!vv_fuse_take(request, &in, sizeof(in)))
+        return -EINVAL;
+    if (in.fsx_extsize || in.fsx_projid || in.fsx_cowextsize)
+        return -EOPNOTSUPP;
+    TRY(vv_fuse_flags_of(in.fsx_xflags, &flags));
+    TRY(vv_fs_getattr(request->fuse->fs, node_of(request), &attr));
+    flags |= attr.flags & FS_DIRSYNC_FL; /* has no twin there */
+    TRY(vv_fs_set_flags(request->fuse->fs, &request->call, node_of(request), flags));
+    return reply_ioctl(request, NULL, 0);
+}
+
+/* IOCTL: ioctl_in, in_size bytes. ioctl_out, up to out_size bytes. */
+int vv_fuse_ioctl(struct vv_fuse_request *request)
+{
+    struct fuse_ioctl_in in;
+    if (!vv_fuse_take(request, &in, sizeof(in)))
+        return -EINVAL;
+    bool is_setting =
+        in.cmd == FS_IOC_SETFLAGS || in.cmd == FS_IOC32_SETFLAGS || in.cmd == FS_IOC_FSSETXATTR;
+    if (is_setting && request->fuse->options.is_read_only)
+        return -EROFS;
+    switch (in.cmd) {
+    case FS_IOC_GETFLAGS:
+    case FS_IOC32_GETFLAGS:
+        return ioctl_get_flags(request, &in);
+    case FS_IOC_SETFLAGS:
+    case FS_IOC32_SETFLAGS:
+        return ioctl_set_flags(request);
+    case FS_IOC_FSGETXATTR:
+        return ioctl_get_xattr(request, &in);
+    case FS_IOC_FSSETXATTR:
+        return ioctl_set_xattr(request);
+    default:
+        return -ENOTTY;
+    }
+}
+
+/* ---- extended attributes ---- */
+
+/* A name as fs wants it: it ends with NUL in the message. */
+static int take_xattr_name(struct vv_fuse_request *request, const char **out_name)
+{
+    struct vv_bytes name = vv_fuse_take_name(&request->message.body);
+    if (request->message.body.is_bad || name.len == 0 || name.len > VV_XATTR_NAME_MAX)
+        return -ERANGE;
+    *out_name = (const char *)name.ptr;
+    return 0;
+}
+
+/* The reply to "how long is it". */
+static int reply_xattr_len(struct vv_fuse_request *request, ssize_t len)
+{
+    struct fuse_getxattr_out out = {.size = (uint32_t)len};
+    vv_fuse_reply(request, &out, sizeof(out));
+    return 0;
+}
+
+/* GETXATTR: getxattr_in, name. The value, or (size 0) getxattr_out. */
+int vv_fuse_getxattr(struct vv_fuse_request *request)
+{
+    struct fuse_getxattr_in in;
+    const char *name;
+    if (!vv_fuse_take(request, &in, sizeof(in)))
+        return -EINVAL;
+    TRY(take_xattr_name(request, &name));
+    size_t size = in.size < VV_XATTR_VALUE_MAX ? in.size : VV_XATTR_VALUE_MAX;
+    uint8_t *value CLEANUP(vv_free_ptr) = vv_alloc(size);
+    if (!value)
+        return -ENOMEM;
+    ssize_t len =
+        vv_fs_getxattr(request->fuse->fs, &request->call, node_of(request), name, value, size);
+    TRY(len);
+    if (in.size == 0)
+        return reply_xattr_len(request, len);
+    vv_fuse_reply(request, value, (size_t)len);
+    return 0;
+}
+
+/* SETXATTR: setxattr_in, name, value. */
+int vv_fuse_setxattr(struct vv_fuse_request *request)
+{
+    struct fuse_setxattr_in in;
+    const char *name;
+    if (!vv_fuse_take(request, &in, sizeof(in)))
+        return -EINVAL;
+    TRY(take_xattr_name(request, &name));
+    struct vv_bytes value = vv_cursor_bytes(&request->message.body, in.size);
+    if (request->message.body.is_bad)
+        return -EINVAL;
+    if (value.len > VV_XATTR_VALUE_MAX)
+        return -E2BIG;
+    /* An ACL sets the mode, and who is not in the file's group loses its setgid bit. */
+    uint32_t *groups CLEANUP(vv_free_ptr) = NULL;
+    if (strcmp(name, "system.posix_acl_access") == 0 &&
+        !(in.setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID))
+        vv_fuse_add_groups(request, &groups);
+    TRY(vv_fs_setxattr(request->fuse->fs, &request->call, node_of(request), name, value.ptr,
+                       value.len, (int)in.flags));
+    return vv_fuse_reply_ok(request);
+}
+
+/* LISTXATTR: getxattr_in. The names, or (size 0) getxattr_out. */
+int vv_fuse_listxattr(struct vv_fuse_request *request)
+{
+    struct fuse_getxattr_in in;
+    if (!vv_fuse_take(request, &in, sizeof(in)))
+        return -EINVAL;
+    size_t size = in.size < VV_XATTR_LIST_MAX ? in.size : VV_XATTR_LIST_MAX;
+    char *names CLEANUP(vv_free_ptr) = vv_alloc(size);
+    if (!names)
+        return -ENOMEM;
+    ssize_t len = vv_fs_listxattr(request->fuse->fs, &request->call, node_of(request), names, size);
+    TRY(len);
+    if (in.size == 0)
+        return reply_xattr_len(request, len);
+    vv_fuse_reply(request, names, (size_t)len);
+    return 0;
+}
+
+/* REMOVEXATTR: name. */
+int vv_fuse_removexattr(struct vv_fuse_request *request)
+{
+    const char *name;
+    TRY(take_xattr_name(request, &name));
+    TRY(vv_fs_removexattr(request->fuse->fs, &request->call, node_of(request), name));
+    return vv_fuse_reply_ok(request);
+}

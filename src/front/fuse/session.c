@@ -1,0 +1,269 @@
+/* Receiving and serving requests.
+ *
+ * The mount's fibers take turns: one waits for the next request; when it has one, it wakes another
+ * to wait in its place and serves its own. So nothing is started or handed over for a request that
+ * does not suspend, and any number (up to VV_FUSE_FIBERS_MAX) may be suspended. */
+#include "front/fuse/fuse_impl.h"
+
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/log.h"
+
+static void serve(void *arg);
+
+/* ---- large buffers ---- */
+
+static struct vv_fuse_buffer *buffer_new(struct vv_fuse *fuse)
+{
+    struct vv_fuse_buffer *buffer = vv_zalloc(sizeof(*buffer));
+    if (!buffer)
+        return NULL;
+    buffer->bytes = vv_alloc_aligned(4096, VV_FUSE_BUFFER_BYTES);
+    if (!buffer->bytes) {
+        vv_free(buffer);
+        return NULL;
+    }
+    fuse->buffer_count++;
+    return buffer;
+}
+
+static void buffer_free(struct vv_fuse *fuse, struct vv_fuse_buffer *buffer)
+{
+    vv_free(buffer->bytes);
+    vv_free(buffer);
+    fuse->buffer_count--;
+}
+
+struct vv_fuse_buffer *vv_fuse_buffer_take(struct vv_fuse *fuse)
+{
+    while (!fuse->free_buffers && fuse->buffer_count >= VV_FUSE_BUFFERS_MAX)
+        vv_waitq_wait(&fuse->buffer_waiters, VV_NEVER);
+    struct vv_fuse_buffer *buffer = fuse->free_buffers;
+    if (!buffer)
+        return buffer_new(fuse);
+    fuse->free_buffers = buffer->next;
+    fuse->free_buffer_count--;
+    return buffer;
+}
+
+void vv_fuse_buffer_give(struct vv_fuse *fuse, struct vv_fuse_buffer *buffer)
+{
+    if (!buffer)
+        return;
+    if (fuse->free_buffer_count >= VV_FUSE_BUFFERS_WARM_MAX &&
+        vv_waitq_is_empty(&fuse->buffer_waiters)) {
+        buffer_free(fuse, buffer);
+        return;
+    }
+    buffer->next = fuse->free_buffers;
+    fuse->free_buffers = buffer;
+    fuse->free_buffer_count++;
+    vv_waitq_wake_one(&fuse->buffer_waiters);
+}
+
+/* ---- what the kernel knows ---- */
+
+static size_t known_slot(uint64_t inode)
+{
+    return (size_t)(vv_mix64(inode) & (VV_FUSE_KNOWN_SLOTS - 1));
+}
+
+void vv_fuse_known_add(struct vv_fuse *fuse, uint64_t inode, int64_t count)
+{
+    fuse->known[known_slot(inode)] += (uint64_t)count;
+}
+
+bool vv_fuse_is_known(const struct vv_fuse *fuse, uint64_t inode)
+{
+    return inode == FUSE_ROOT_ID || fuse->known[known_slot(inode)] > 0;
+}
+
+/* ---- fibers ---- */
+
+int vv_fuse_fiber_start(struct vv_fuse *fuse, void (*fn)(void *), void *arg, const char *name)
+{
+    TRY(vv_fiber_start(fn, arg, name));
+    fuse->fibers++;
+    return 0;
+}
+
+void vv_fuse_fiber_ended(struct vv_fuse *fuse)
+{
+    fuse->fibers--;
+    vv_waitq_wake_all(&fuse->ended);
+}
+
+/* The kernel has let go: nobody receives any more, and who waits for a lock stops. */
+static void end_session(struct vv_fuse *fuse)
+{
+    if (fuse->is_gone)
+        return;
+    fuse->is_gone = true;
+    vv_waitq_wake_all(&fuse->idle);
+    vv_fuse_lock_cancel_all(fuse);
+    if (fuse->options.on_gone)
+        fuse->options.on_gone(fuse->options.arg);
+}
+
+/* Become the fiber that receives. False when the fiber is to end. */
+static bool take_turn(struct vv_fuse *fuse)
+{
+    while (fuse->is_receiving && !fuse->is_gone) {
+        if (fuse->idle_count >= VV_FUSE_IDLE_FIBERS_MAX)
+            return false;
+        fuse->idle_count++;
+        vv_waitq_wait(&fuse->idle, VV_NEVER);
+        fuse->idle_count--;
+    }
+    return !fuse->is_gone;
+}
+
+/* Let another fiber receive while this one serves. */
+static void pass_turn(struct vv_fuse *fuse)
+{
+    fuse->is_receiving = false;
+    if (!vv_waitq_is_empty(&fuse->idle)) {
+        vv_waitq_wake_one(&fuse->idle);
+        return;
+    }
+    if (fuse->fibers >= VV_FUSE_FIBERS_MAX)
+        return; /* the first that is ready takes its turn */
+    int err = vv_fuse_fiber_start(fuse, serve, fuse, "fuse");
+    if (err < 0)
+        vv_debug("fuse", "no further fiber: %s", vv_err_text(err));
+}
+
+/* ---- receiving ---- */
+
+/* Wait for a request, in a buffer of its own. Its length; -ENODEV. */
+static ssize_t receive_bytes(struct vv_fuse *fuse, struct vv_fuse_buffer *buffer)
+{
+    while (!fuse->is_gone) {
+        ssize_t len = vv_fuse_device_read(&fuse->device, buffer->bytes, VV_FUSE_BUFFER_BYTES);
+        if (len >= 0 || (len != -EAGAIN && len != -EINTR && len != -ENOENT))
+            return len;
+        if (len != -EAGAIN)
+            continue;
+        fuse->served_in_row = 0;
+        uint64_t look_at_ns = vv_rt_now_ns() + VV_FUSE_LOOK_S * VV_NS_PER_S;
+        int events = vv_rt_wait_fd(fuse->device.fd, VV_RT_READ, look_at_ns);
+        if (events < 0 && events != -ETIMEDOUT)
+            return events;
+    }
+    return -ENODEV;
+}
+
+/* The next request into *request, which then owns its bytes. */
+static int receive(struct vv_fuse *fuse, struct vv_fuse_request *request)
+{
+    struct vv_fuse_buffer *buffer = vv_fuse_buffer_take(fuse);
+    if (!buffer)
+        return -ENOMEM;
+    ssize_t len = receive_bytes(fuse, buffer);
+    if (len < 0) {
+        vv_fuse_buffer_give(fuse, buffer);
+        return (int)len;
+    }
+    const uint8_t *bytes = buffer->bytes;
+    if ((size_t)len <= sizeof(request->small)) {
+        memcpy(request->small, buffer->bytes, (size_t)len);
+        bytes = request->small;
+        vv_fuse_buffer_give(fuse, buffer);
+        buffer = NULL;
+    }
+    request->fuse = fuse;
+    request->buffer = buffer;
+    int err = vv_fuse_decode(bytes, (size_t)len, &request->message);
+    if (err < 0) {
+        vv_fuse_buffer_give(fuse, buffer);
+        return err;
+    }
+    const struct fuse_in_header *header = &request->message.header;
+    request->call = (struct vv_fs_call){
+        .cred = {.uid = header->uid, .gid = header->gid, .is_checked = true},
+        .door = fuse->options.door,
+    };
+    request->change_count = fuse->change_count;
+    return 0;
+}
+
+static void dispatch(struct vv_fuse_request *request)
+{
+    struct vv_fuse *fuse = request->fuse;
+    const struct fuse_in_header *header = &request->message.header;
+    const struct vv_fuse_op *op = vv_fuse_op_of(header->opcode);
+    int err = -ENOSYS;
+    if (op && op->is_changing && fuse->options.is_read_only)
+        err = -EROFS;
+    else if (op)
+        err = op->serve(request);
+    if (err < 0) {
+        vv_debug("fuse", "%s of inode %llu: %s", vv_fuse_opcode_name(header->opcode),
+                 (unsigned long long)header->nodeid, vv_err_text(err));
+        vv_fuse_reply_error(fuse, header, err);
+    }
+    vv_fuse_buffer_give(fuse, request->buffer);
+}
+
+/* A fiber of the mount. */
+static void serve(void *arg)
+{
+    struct vv_fuse *fuse = arg;
+    struct vv_fuse_request request;
+    while (take_turn(fuse)) {
+        fuse->is_receiving = true;
+        int err = receive(fuse, &request);
+        if (err == -ENOMEM || err == -VV_ERR_FORMAT) {
+            vv_error("fuse", "receiving a request: %s", vv_err_text(err));
+            vv_rt_sleep_ns(VV_NS_PER_MS * 10);
+            fuse->is_receiving = false;
+            continue;
+        }
+        if (err < 0) {
+            fuse->is_receiving = false;
+            if (err != -ENODEV)
+                vv_warn("fuse", "the mount is lost: %s", vv_err_text(err));
+            end_session(fuse);
+            break;
+        }
+        pass_turn(fuse);
+        dispatch(&request);
+        if (++fuse->served_in_row >= VV_FUSE_YIELD_REQUESTS) {
+            fuse->served_in_row = 0;
+            vv_fiber_yield();
+        }
+    }
+    vv_fuse_fiber_ended(fuse);
+}
+
+/* ---- life ---- */
+
+int vv_fuse_session_start(struct vv_fuse *fuse)
+{
+    vv_waitq_init(&fuse->idle);
+    vv_waitq_init(&fuse->ended);
+    vv_waitq_init(&fuse->buffer_waiters);
+    vv_list_init(&fuse->opens);
+    vv_list_init(&fuse->lock_waiters);
+    fuse->known = vv_calloc(VV_FUSE_KNOWN_SLOTS, sizeof(*fuse->known));
+    if (!fuse->known)
+        return -ENOMEM;
+    return vv_fuse_fiber_start(fuse, serve, fuse, "fuse");
+}
+
+void vv_fuse_session_free(struct vv_fuse *fuse)
+{
+    /* What the kernel had open when the connection was cut. */
+    if (fuse->opens.next) {
+        vv_list_each_safe (node, &fuse->opens)
+            vv_fuse_open_free(vv_list_entry(node, struct vv_fuse_open, node));
+    }
+    while (fuse->free_buffers) {
+        struct vv_fuse_buffer *buffer = fuse->free_buffers;
+        fuse->free_buffers = buffer->next;
+        buffer_free(fuse, buffer);
+    }
+    vv_free(fuse->known);
+    fuse->known = NULL;
+}
