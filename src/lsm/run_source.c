@@ -1,0 +1,239 @@
+#include "lsm/run_source_impl.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "lsm/lsm_impl.h"
+
+static struct vv_table *current(const struct vv_run_source *run)
+{
+    assert(run->table_next > 0);
+    return run->tables[run->table_next - 1];
+}
+
+static struct vv_bytes index_bytes(const struct vv_run_source *run)
+{
+    return (struct vv_bytes){run->index->data, run->index->len};
+}
+
+/* ---- advancing ---- */
+
+static void close_block(struct vv_run_source *run)
+{
+    vv_block_unref(run->block);
+    run->block = NULL;
+    vv_free(run->plain);
+    run->plain = NULL;
+    run->is_open = false;
+}
+
+/* Open block_next out of the sealed bytes. */
+static int open_raw(struct vv_run_source *run)
+{
+    const struct vv_table *table = current(run);
+    struct vv_block_loc loc;
+    TRY(vv_index_at(index_bytes(run), &table->footer, run->raw_next, &loc, NULL));
+    if (loc.len > run->raw_len - run->raw_at)
+        return -VV_ERR_FORMAT;
+    uint8_t *plain;
+    size_t len;
+    TRY(vv_table_open_block(table, run->raw_next, run->raw + run->raw_at, loc.len, &plain, &len));
+    if (run->cache) {
+        struct vv_cache_key key = vv_table_cache_key(table, run->raw_next);
+        vv_cache_put(run->cache, &key, plain, len, &run->block);
+        if (!run->block)
+            return -ENOMEM;
+    } else {
+        run->plain = plain;
+    }
+    run->raw_at += loc.len;
+    run->raw_next++;
+    const uint8_t *bytes = run->block ? run->block->data : run->plain;
+    return vv_block_iter_init(&run->iter, bytes, len);
+}
+
+/* 1 = a block is open, 0 = the run has ended, -VV_ERR_MISS = fill. */
+static int open_next(struct vv_run_source *run)
+{
+    if (!run->index || run->block_next == run->block_end) {
+        bool is_last = run->table_next == run->table_count;
+        return is_last ? 0 : -VV_ERR_MISS;
+    }
+    if (run->block_ahead) {
+        TRY(vv_block_iter_init(&run->iter, run->block_ahead->data, run->block_ahead->len));
+        run->block = run->block_ahead;
+        run->block_ahead = NULL;
+    } else if (run->raw_next == run->block_next && run->raw_next < run->raw_end) {
+        int err = open_raw(run);
+        if (err < 0) {
+            close_block(run);
+            return err;
+        }
+    } else {
+        return -VV_ERR_MISS;
+    }
+    run->block_next++;
+    run->is_open = true;
+    return 1;
+}
+
+static int run_next(struct vv_source *source)
+{
+    struct vv_run_source *run = vv_container_of(source, struct vv_run_source, source);
+    for (;;) {
+        if (!run->is_open) {
+            int opened = open_next(run);
+            if (opened <= 0)
+                return opened;
+        }
+        int found = run->is_seeking ? vv_block_seek(&run->iter, run->lower)
+                                    : vv_block_next(&run->iter);
+        if (found < 0)
+            return found;
+        if (found == 0) {
+            close_block(run);
+            continue;
+        }
+        run->is_seeking = false;
+        source->key = vv_block_key(&run->iter);
+        if (run->upper.len > 0 && vv_bytes_compare(source->key, run->upper) >= 0) {
+            close_block(run);
+            run->block_next = run->block_end;
+            run->table_next = run->table_count;
+            return 0;
+        }
+        source->kind = run->iter.kind;
+        source->value = run->iter.value;
+        return 1;
+    }
+}
+
+/* ---- filling ---- */
+
+/* Go to the next table: its index, and which of its blocks are wanted. */
+static int open_table(struct vv_run_source *run)
+{
+    struct vv_table *table = run->tables[run->table_next];
+    struct vv_block *index;
+    TRY(vv_table_load(table, NULL, &index));
+    struct vv_bytes bytes = {index->data, index->len};
+    uint32_t first = 0;
+    int found = vv_index_find(bytes, run->lower, &first);
+    uint32_t last = table->footer.block_count - 1;
+    if (found > 0 && run->upper.len > 0) {
+        int has_upper = vv_index_find(bytes, run->upper, &last);
+        if (has_upper == 0)
+            last = table->footer.block_count - 1;
+        found = has_upper < 0 ? has_upper : found;
+    }
+    if (found < 0) {
+        vv_block_unref(index);
+        return found;
+    }
+    vv_block_unref(run->index);
+    run->index = index;
+    run->table_next++;
+    run->block_next = found ? first : last + 1;
+    run->block_end = last + 1;
+    run->is_seeking = run->lower.len > 0;
+    run->raw_next = run->raw_end = 0;
+    return 0;
+}
+
+static int peek_block(struct vv_run_source *run)
+{
+    if (!run->cache)
+        return 0;
+    struct vv_cache_key key = vv_table_cache_key(current(run), run->block_next);
+    run->block_ahead = vv_cache_peek(run->cache, &key);
+    return run->block_ahead != NULL;
+}
+
+/* Read the sealed bytes of the next blocks: as many as fit into the read-ahead, at least one. */
+static int read_raw(struct vv_run_source *run)
+{
+    struct vv_table *table = current(run);
+    struct vv_block_loc first;
+    TRY(vv_index_at(index_bytes(run), &table->footer, run->block_next, &first, NULL));
+    uint32_t end = run->block_next + 1;
+    uint64_t bytes = first.len;
+    while (end < run->block_end) {
+        struct vv_block_loc loc;
+        TRY(vv_index_at(index_bytes(run), &table->footer, end, &loc, NULL));
+        if (loc.offset != first.offset + bytes)
+            return -VV_ERR_FORMAT;
+        if (bytes + loc.len > run->ahead)
+            break;
+        bytes += loc.len;
+        end++;
+    }
+    vv_free(run->raw);
+    run->raw_next = run->raw_end = 0;
+    run->raw = vv_alloc(bytes);
+    if (!run->raw)
+        return -ENOMEM;
+    TRY(vv_table_read(table, first.offset, bytes, run->raw));
+    run->raw_len = bytes;
+    run->raw_at = 0;
+    run->raw_next = run->block_next;
+    run->raw_end = end;
+    run->bytes_read += bytes;
+    run->ahead = run->ahead * 2 < run->ahead_max ? run->ahead * 2 : run->ahead_max;
+    return 0;
+}
+
+int vv_run_source_fill(struct vv_run_source *run)
+{
+    while (!run->index || run->block_next == run->block_end) {
+        if (run->table_next == run->table_count)
+            return 0;
+        TRY(open_table(run));
+    }
+    if (run->block_ahead || (run->raw_next == run->block_next && run->raw_next < run->raw_end))
+        return 0;
+    return peek_block(run) ? 0 : read_raw(run);
+}
+
+/* ---- life ---- */
+
+int vv_run_source_init(struct vv_run_source *run, struct vv_table *const *tables, size_t count,
+                       uint32_t rank, struct vv_cache *cache, struct vv_bytes lower,
+                       struct vv_bytes upper)
+{
+    struct vv_table **copies = vv_calloc(count, sizeof(struct vv_table *));
+    if (!copies)
+        return -ENOMEM;
+    for (size_t i = 0; i < count; i++) {
+        copies[i] = tables[i];
+        vv_table_ref(copies[i]);
+    }
+    memset(run, 0, sizeof(*run));
+    run->source.next = run_next;
+    run->source.rank = rank;
+    run->tables = copies;
+    run->table_count = count;
+    run->cache = cache;
+    run->lower = lower;
+    run->upper = upper;
+    run->ahead_max = VV_READ_AHEAD_MAX;
+    run->ahead = cache ? VV_READ_AHEAD_MIN : VV_READ_AHEAD_MAX;
+    return 0;
+}
+
+void vv_run_source_done(struct vv_run_source *run)
+{
+    close_block(run);
+    vv_block_unref(run->block_ahead);
+    run->block_ahead = NULL;
+    vv_block_unref(run->index);
+    run->index = NULL;
+    vv_free(run->raw);
+    run->raw = NULL;
+    for (size_t i = 0; i < run->table_count; i++)
+        vv_table_unref(run->tables[i]);
+    vv_free(run->tables);
+    run->tables = NULL;
+    run->table_count = 0;
+}

@@ -1,0 +1,58 @@
+/* The merge source over a run of tables, which are read in order, a stretch of sealed blocks per request.
+ *
+ * Filling suspends and belongs to a fiber. Advancing does not: it opens the next block out of the bytes
+ * read, on any thread when the cache is not used. With a cache (scans), blocks that are in it are taken from
+ * there, and those opened are put into it; without (compaction, checks), it is left alone. */
+#ifndef VV_LSM_RUN_SOURCE_IMPL_H
+#define VV_LSM_RUN_SOURCE_IMPL_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "lsm/merge_impl.h"
+#include "lsm/table_impl.h"
+
+#define VV_READ_AHEAD_MIN (32u << 10)
+#define VV_READ_AHEAD_MAX (1u << 20)
+
+struct vv_run_source {
+    struct vv_source source; /* first */
+    struct vv_table **tables; /* owned array of references */
+    size_t table_count;
+    size_t table_next;
+    struct vv_cache *cache;  /* NULL: not used */
+    struct vv_bytes lower;   /* borrowed from the owner */
+    struct vv_bytes upper;   /* len 0 = to the end */
+    size_t ahead_max;
+    size_t ahead; /* bytes of the next request; doubles */
+    /* The table being read. */
+    struct vv_block *index;
+    uint32_t block_next; /* to be opened next */
+    uint32_t block_end;
+    bool is_seeking; /* the next block opened begins at `lower` */
+    /* Sealed bytes of blocks raw_next..raw_end-1 of the table. */
+    uint8_t *raw;
+    size_t raw_len;
+    size_t raw_at;
+    uint32_t raw_next;
+    uint32_t raw_end;
+    /* The block stood in: from the cache or owned. */
+    struct vv_block *block;
+    struct vv_block *block_ahead; /* block_next, found in the cache */
+    uint8_t *plain;
+    bool is_open;
+    uint64_t bytes_read;
+    struct vv_block_iter iter;
+};
+
+/* References are taken on the tables. -ENOMEM. */
+MUST_CHECK int vv_run_source_init(struct vv_run_source *run, struct vv_table *const *tables,
+                                  size_t count, uint32_t rank, struct vv_cache *cache,
+                                  struct vv_bytes lower, struct vv_bytes upper);
+/* Safe on zeroed memory. */
+void vv_run_source_done(struct vv_run_source *run);
+/* Get what the next advance needs. Suspends. Errors as vv_table_load. */
+MUST_CHECK int vv_run_source_fill(struct vv_run_source *run);
+
+#endif
