@@ -1,14 +1,15 @@
 /* 9P2000.L on the wire: bytes to structs and back. Pure: no I/O, no allocation, any thread.
  *
- * A message is  size[4] type[1] tag[2] body ; integers are little-endian, size counts itself, s is a
- * string (len[2] and that many bytes of UTF-8, no NUL), qid is type[1] version[4] path[8]. T is a request
- * (even type), the reply R has the same tag and type + 1; any request may be answered with Rlerror instead.
+ * A message is  size[4] type[1] tag[2] body ; integers are little-endian, size counts itself, s is
+ * a string (len[2] and that many bytes of UTF-8, no NUL), qid is type[1] version[4] path[8]. T is a
+ * request (even type), the reply R has the same tag and type + 1; any request may be answered with
+ * Rlerror instead.
  *
  * type  T body                                                     R body
- *   6   -                                                          Rlerror (7): ecode[4], a Linux errno
- *   8   statfs     fid[4]                                          type[4] bsize[4] blocks[8] bfree[8]
- *                                                                  bavail[8] files[8] ffree[8] fsid[8]
- *                                                                  namelen[4]
+ *   6   -                                                     (R:) ecode[4], a Linux errno
+ *   8   statfs     fid[4]                                          type[4] bsize[4] blocks[8]
+ *                                                                  bfree[8] bavail[8] files[8]
+ *                                                                  ffree[8] fsid[8] namelen[4]
  *  12   lopen      fid[4] flags[4]                                 qid[13] iounit[4]
  *  14   lcreate    fid[4] name[s] flags[4] mode[4] gid[4]          qid[13] iounit[4]
  *  16   symlink    fid[4] name[s] target[s] gid[4]                 qid[13]
@@ -16,34 +17,29 @@
  *                  gid[4]
  *  20   rename     fid[4] dfid[4] name[s]                          -
  *  22   readlink   fid[4]                                          target[s]
- *  24   getattr    fid[4] mask[8]                                  valid[8] qid[13] mode[4] uid[4] gid[4]
- *                                                                  nlink[8] rdev[8] size[8] blksize[8]
- *                                                                  blocks[8] and sec[8] nsec[8] of atime,
- *                                                                  mtime, ctime, btime; gen[8]
- *                                                                  data_version[8]
+ *  24   getattr    fid[4] mask[8]                                  valid[8] qid[13] mode[4] uid[4]
+ *                                                                  gid[4] nlink[8] rdev[8] size[8]
+ *                                                                  blksize[8] blocks[8] and sec[8]
+ *                                                                  nsec[8] of atime, mtime, ctime,
+ *                                                                  btime, then gen[8] version[8]
  *  26   setattr    fid[4] valid[4] mode[4] uid[4] gid[4] size[8]   -
  *                  and sec[8] nsec[8] of atime, mtime
  *  30   xattrwalk  fid[4] newfid[4] name[s]                        size[8]
  *  32   xattrcreate fid[4] name[s] size[8] flags[4]                -
- *  40   readdir    fid[4] offset[8] count[4]                       count[4] and entries
- *                                                                  qid[13] offset[8] type[1] name[s]
- *  50   fsync      fid[4] datasync[4] (old clients: without)       -
- *  52   lock       fid[4] type[1] flags[4] start[8] length[8]      status[1]
- *                  proc_id[4] client_id[s]
- *  54   getlock    fid[4] type[1] start[8] length[8] proc_id[4]    type[1] start[8] length[8] proc_id[4]
- *                  client_id[s]                                    client_id[s]
- *  70   link       dfid[4] fid[4] name[s]                          -
- *  72   mkdir      dfid[4] name[s] mode[4] gid[4]                  qid[13]
- *  74   renameat   fid[4] name[s] newfid[4] newname[s]             -
- *  76   unlinkat   dfid[4] name[s] flags[4]                        -
- * 100   version    msize[4] version[s]                             msize[4] version[s]
- * 102   auth       afid[4] uname[s] aname[s] n_uname[4]            (refused)
- * 104   attach     fid[4] afid[4] uname[s] aname[s] n_uname[4]     qid[13]
- * 108   flush      oldtag[2]                                       -
- * 110   walk       fid[4] newfid[4] nwname[2] nwname * name[s]     nwqid[2] nwqid * qid[13]
- * 116   read       fid[4] offset[8] count[4]                       count[4] data[count]
- * 118   write      fid[4] offset[8] count[4] data[count]           count[4]
- * 120   clunk      fid[4]                                          -
+ *  40   readdir    fid[4] offset[8] count[4]                       count[4], then for each entry
+ *                                                                  qid[13] offset[8] type[1]
+ * name[s] 50   fsync      fid[4] datasync[4] (old clients: without)       - 52   lock       fid[4]
+ * type[1] flags[4] start[8] length[8]      status[1] proc_id[4] client_id[s] 54   getlock    fid[4]
+ * type[1] start[8] length[8] proc_id[4]    type[1] start[8] length[8] client_id[s] proc_id[4]
+ * client_id[s] 70   link       dfid[4] fid[4] name[s]                          - 72   mkdir dfid[4]
+ * name[s] mode[4] gid[4]                  qid[13] 74   renameat   fid[4] name[s] newfid[4]
+ * newname[s]             - 76   unlinkat   dfid[4] name[s] flags[4]                        - 100
+ * version    msize[4] version[s]                             msize[4] version[s] 102   auth afid[4]
+ * uname[s] aname[s] n_uname[4]            (refused) 104   attach     fid[4] afid[4] uname[s]
+ * aname[s] n_uname[4]     qid[13] 108   flush      oldtag[2] - 110   walk       fid[4] newfid[4]
+ * nwname[2] nwname * name[s]     nwqid[2] nwqid * qid[13] 116   read       fid[4] offset[8]
+ * count[4]                       count[4] data[count] 118   write      fid[4] offset[8] count[4]
+ * data[count]           count[4] 120   clunk      fid[4]                                          -
  * 122   remove     fid[4]                                          -
  *
  * Sources: Linux net/9p and include/net/9p/9p.h, diod's protocol.md, intro(5) of Plan 9. */
@@ -61,7 +57,7 @@
 #define VV_NINEP_MSIZE_MIN 4096u
 #define VV_NINEP_MSIZE_MAX ((1u << 20) + VV_NINEP_IO_HEADER_BYTES)
 #define VV_NINEP_HEADER_BYTES 7u     /* size, type, tag */
-#define VV_NINEP_IO_HEADER_BYTES 24u /* what the largest header of a read or write takes (P9_IOHDRSZ) */
+#define VV_NINEP_IO_HEADER_BYTES 24u /* room for the header of a read or write (P9_IOHDRSZ) */
 #define VV_NINEP_WALK_MAX 16         /* names of one Twalk */
 #define VV_NINEP_NOTAG 0xffffu
 #define VV_NINEP_NOFID 0xffffffffu
@@ -128,9 +124,9 @@ struct vv_ninep_qid {
 #define VV_NINEP_SET_UID 0x002u
 #define VV_NINEP_SET_GID 0x004u
 #define VV_NINEP_SET_SIZE 0x008u
-#define VV_NINEP_SET_ATIME 0x010u      /* now, unless ATIME_SET */
+#define VV_NINEP_SET_ATIME 0x010u /* now, unless ATIME_SET */
 #define VV_NINEP_SET_MTIME 0x020u
-#define VV_NINEP_SET_CTIME 0x040u      /* now */
+#define VV_NINEP_SET_CTIME 0x040u /* now */
 #define VV_NINEP_SET_ATIME_SET 0x080u
 #define VV_NINEP_SET_MTIME_SET 0x100u
 
@@ -146,7 +142,7 @@ struct vv_ninep_qid {
 #define VV_NINEP_LOCK_ERROR 2u
 #define VV_NINEP_LOCK_GRACE 3u
 
-#define VV_NINEP_UNLINK_DIR 0x200u     /* unlinkat: AT_REMOVEDIR */
+#define VV_NINEP_UNLINK_DIR 0x200u /* unlinkat: AT_REMOVEDIR */
 
 /* The fields of lock, getlock and Rgetlock. */
 struct vv_ninep_lock {
@@ -164,8 +160,8 @@ struct vv_ninep_setattr {
     struct timespec atime, mtime;
 };
 
-/* A decoded request. Fields are named as in the table above; `fid` is the first fid of the body (dfid and
- * afid too), `newfid` the second. Byte strings point into the message. */
+/* A decoded request. Fields are named as in the table above; `fid` is the first fid of the body
+ * (dfid and afid too), `newfid` the second. Byte strings point into the message. */
 struct vv_ninep_request {
     uint8_t type;
     uint16_t tag;
@@ -208,13 +204,13 @@ struct vv_ninep_statfs {
 struct vv_ninep_reply {
     uint8_t type; /* of the reply: request type + 1, or VV_NINEP_RLERROR */
     uint16_t tag;
-    uint32_t error;  /* Rlerror: a Linux errno */
+    uint32_t error; /* Rlerror: a Linux errno */
     struct vv_ninep_qid qid;
     uint32_t iounit;
     uint32_t msize;
-    uint32_t count;  /* of write */
-    uint64_t size;   /* of xattrwalk */
-    uint8_t status;  /* of lock */
+    uint32_t count;       /* of write */
+    uint64_t size;        /* of xattrwalk */
+    uint8_t status;       /* of lock */
     struct vv_bytes name; /* version, target of readlink */
     struct vv_bytes data; /* of read and readdir */
     uint16_t qid_count;
@@ -224,13 +220,14 @@ struct vv_ninep_reply {
     struct vv_ninep_lock lock; /* of getlock */
 };
 
-/* The size field of a message that begins with these 4 bytes; the caller checks it against msize. */
+/* The size field of a message that begins with these 4 bytes; the caller checks it against msize.
+ */
 uint32_t vv_ninep_size(const uint8_t bytes[4]);
 
-/* Decode a whole message (`len` bytes, the first four of which are the size). *out is always filled as
- * far as type and tag, so that an error can be answered. 0; -VV_ERR_FORMAT: cut off, bytes left over, a
- * NUL in a string, size wrong; -EOPNOTSUPP: a type that 9P2000.L has not; -EINVAL: a value without
- * meaning (too many names in a walk). */
+/* Decode a whole message (`len` bytes, the first four of which are the size). *out is always filled
+ * as far as type and tag, so that an error can be answered. 0; -VV_ERR_FORMAT: cut off, bytes left
+ * over, a NUL in a string, size wrong; -EOPNOTSUPP: a type that 9P2000.L has not; -EINVAL: a value
+ * without meaning (too many names in a walk). */
 MUST_CHECK int vv_ninep_decode_request(const void *message, size_t len,
                                        struct vv_ninep_request *out_request);
 /* The twin, for clients and tests: appends the message to the writer. Errors are the writer's;
