@@ -15,7 +15,12 @@ enum vv_plant {
     VV_PLANT_NO_FENCES = 2,            /* log: skip fencing older epochs when opening (7) */
     VV_PLANT_NO_DIRECTORY_SYNC = 3,    /* store: skip a directory's sync */
     VV_PLANT_REUSED_SALT = 4,          /* seal: use a salt twice (3) */
-                                       /* 5 to 10: volume */
+    VV_PLANT_LOSE_DEBIT = 5,           /* volume: now and then a segment is not debited (10) */
+    VV_PLANT_SYNC_EARLY = 6,           /* volume: a sync returns at once (11) */
+    VV_PLANT_DROP_PIECE = 7,           /* volume: a piece of an extent is lost at commit (10) */
+    VV_PLANT_WRONG_REPLAY = 8,         /* volume: the replay point is one too far (13) */
+    VV_PLANT_DELETE_EARLY = 9,         /* volume: delete before the debit is behind a manifest (14) */
+    VV_PLANT_RANGE_FORGOTTEN = 10,     /* volume: tombstones do not hide frozen bytes (10) */
     VV_PLANT_ONE_REPLAY_POINT = 11,    /* log: drop older epochs when a manifest is written (13) */
     VV_PLANT_FOREIGN_IS_OURS = 12,     /* log: take what a put found there for its own (1) */
     VV_PLANT_NO_LIST_AFTER_CLAIM = 13, /* log: skip the LISTs above the claim (6, 9) */

@@ -106,7 +106,7 @@ MUST_CHECK int vv_op_touch(struct vv_op *op, uint64_t inode);
 /* Fresh numbers, never used before or again, even if the operation fails. */
 uint64_t vv_op_new_inode(struct vv_op *op);
 uint64_t vv_op_new_data_id(struct vv_op *op);
-/* Write bytes (copied now). `inode` is whom the space is counted for. */
+/* Write bytes (borrowed until vv_volume_run returns). `inode` is whom the space is counted for. */
 MUST_CHECK int vv_op_write(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t offset,
                            const void *bytes, size_t len);
 /* Let [from, to) read as zeros and free its space in the background. to = UINT64_MAX: to the end. */
@@ -174,6 +174,8 @@ struct vv_volume_stats {
 };
 /* live/total/segments are summed by a scan at opening and kept up to date. Does not suspend. */
 void vv_volume_stats(const struct vv_volume *volume, struct vv_volume_stats *out_stats);
+/* Ask the store for its free space (the figures in the statistics). Suspends. */
+MUST_CHECK int vv_volume_refresh_space(struct vv_volume *volume);
 const uint8_t *vv_volume_id(const struct vv_volume *volume);
 const struct vv_seal_settings *vv_volume_settings(const struct vv_volume *volume);
 bool vv_volume_is_fenced(const struct vv_volume *volume);

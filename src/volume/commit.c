@@ -1,0 +1,334 @@
+/* Commits: the open one, freezing, the journal, and waiting for durability. */
+#include <assert.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/plant.h"
+#include "volume/volume_impl.h"
+
+int vv_commit_new(uint64_t number, struct vv_commit **out_commit)
+{
+    struct vv_commit *commit = vv_zalloc(sizeof *commit);
+    if (commit == NULL)
+        return -ENOMEM;
+    commit->number = number;
+    vv_list_init(&commit->node);
+    vv_list_init(&commit->layers);
+    vv_list_init(&commit->touches);
+    *out_commit = commit;
+    return 0;
+}
+
+static void commit_free(struct vv_volume *volume, struct vv_commit *commit)
+{
+    assert(vv_list_is_empty(&commit->layers));
+    while (!vv_list_is_empty(&commit->touches)) {
+        struct vv_touch *touch = vv_list_first(&commit->touches, struct vv_touch, in_commit);
+        vv_list_remove(&touch->in_commit);
+        vv_map_remove(&volume->touches, &touch->node);
+        vv_free(touch);
+    }
+    vv_list_remove(&commit->node);
+    vv_free(commit);
+}
+
+void vv_commit_free_through(struct vv_volume *volume, uint64_t last)
+{
+    while (!vv_list_is_empty(&volume->commits)) {
+        struct vv_commit *commit = vv_list_first(&volume->commits, struct vv_commit, node);
+        if (commit->number > last || commit == volume->open)
+            return;
+        while (!vv_list_is_empty(&commit->layers))
+            vv_layer_detach(volume, vv_list_first(&commit->layers, struct vv_layer, in_commit));
+        commit_free(volume, commit);
+    }
+}
+
+void vv_commit_free_all(struct vv_volume *volume)
+{
+    while (!vv_list_is_empty(&volume->commits))
+        commit_free(volume, vv_list_first(&volume->commits, struct vv_commit, node));
+    vv_free(volume->spare_commit);
+    volume->spare_commit = NULL;
+    volume->open = NULL;
+}
+
+int vv_commit_init(struct vv_volume *volume, uint64_t next_number)
+{
+    struct vv_commit *commit;
+    TRY(vv_commit_new(next_number, &commit));
+    commit->counters = volume->counters;
+    vv_list_push_back(&volume->commits, &commit->node);
+    volume->open = commit;
+    return vv_commit_new(0, &volume->spare_commit);
+}
+
+uint64_t vv_durable_commit(const struct vv_volume *volume)
+{
+    if (volume->durability == VV_DURABILITY_JOURNAL &&
+        volume->journaled_commit > volume->bucket_commit)
+        return volume->journaled_commit;
+    return volume->bucket_commit;
+}
+
+void vv_volume_fence(struct vv_volume *volume)
+{
+    if (volume->is_fenced)
+        return;
+    volume->is_fenced = true;
+    vv_error("volume", "another server has taken this volume over: nothing more is made durable here");
+    vv_volume_wake_all(volume);
+}
+
+void vv_volume_wake_all(struct vv_volume *volume)
+{
+    vv_waitq_wake_all(&volume->commit_work);
+    vv_waitq_wake_all(&volume->unit_work);
+    vv_waitq_wake_all(&volume->flush_work);
+    vv_waitq_wake_all(&volume->compact_work);
+    vv_waitq_wake_all(&volume->space_work);
+    vv_waitq_wake_all(&volume->turn);
+    vv_waitq_wake_all(&volume->durable);
+    vv_waitq_wake_all(&volume->room);
+    vv_waitq_wake_all(&volume->uploads);
+    vv_waitq_wake_all(&volume->fenced);
+}
+
+bool vv_commit_is_empty(const struct vv_commit *commit)
+{
+    return commit->opened_ns == 0;
+}
+
+static void on_timer(void *arg)
+{
+    struct vv_volume *volume = arg;
+    volume->is_timer_due = true;
+    vv_waitq_wake_all(&volume->commit_work);
+}
+
+static void on_unit_timer(void *arg)
+{
+    struct vv_volume *volume = arg;
+    volume->is_unit_due = true;
+    vv_waitq_wake_all(&volume->unit_work);
+}
+
+void vv_commit_changed(struct vv_volume *volume)
+{
+    struct vv_commit *open = volume->open;
+    if (open->opened_ns == 0) {
+        open->opened_ns = vv_rt_now_ns();
+        if (vv_timer_set(&volume->commit_timer, open->opened_ns + volume->commit_delay_ns,
+                         on_timer, volume) < 0)
+            on_timer(volume);
+    }
+    if (open->plain_bytes >= volume->segment_bytes)
+        vv_upload_start(volume, false);
+    if (vv_lsm_newest_memtable_bytes(volume->lsm) >= volume->memtable_limit)
+        vv_waitq_wake_all(&volume->commit_work);
+}
+
+void vv_commit_press(struct vv_volume *volume)
+{
+    volume->is_pressed = true;
+    if (volume->open->plain_bytes > 0)
+        vv_upload_start(volume, true);
+    vv_waitq_wake_all(&volume->commit_work);
+    vv_waitq_wake_all(&volume->unit_work);
+    vv_waitq_wake_all(&volume->flush_work);
+}
+
+/* Freeze the open commit: instant, between two operations (10). */
+void vv_commit_freeze(struct vv_volume *volume)
+{
+    struct vv_commit *commit = volume->open;
+    struct vv_commit *next = volume->spare_commit;
+    assert(next != NULL && !commit->is_frozen);
+    commit->is_frozen = true;
+    commit->counters = volume->counters;
+    if (vv_lsm_newest_memtable_bytes(volume->lsm) >= volume->memtable_limit ||
+        volume->is_flush_due) {
+        commit->is_boundary = vv_lsm_rotate(volume->lsm, commit->number) == 0;
+        volume->is_flush_due = volume->is_flush_due && !commit->is_boundary;
+    }
+    next->number = commit->number + 1;
+    next->counters = volume->counters;
+    vv_list_push_back(&volume->commits, &next->node);
+    volume->open = next;
+    volume->spare_commit = NULL;
+    volume->is_timer_due = false;
+    volume->is_space_due = false;
+    vv_timer_cancel(&volume->commit_timer);
+    volume->stats.commits++;
+}
+
+/* Is there a reason to freeze now? */
+static bool is_freeze_due(const struct vv_volume *volume)
+{
+    const struct vv_commit *open = volume->open;
+    if (volume->is_space_due || volume->is_flush_due)
+        return true;
+    if (vv_commit_is_empty(open))
+        return false;
+    return volume->is_stopping || volume->is_timer_due || volume->want_commit >= open->number ||
+           vv_lsm_newest_memtable_bytes(volume->lsm) >= volume->memtable_limit ||
+           (volume->is_pressed && volume->uploads_under_way == 0);
+}
+
+/* May the next commit be frozen, or is the pipeline full (then later changes share it)? */
+static bool is_freeze_possible(struct vv_volume *volume)
+{
+    if (volume->spare_commit == NULL && vv_commit_new(0, &volume->spare_commit) < 0)
+        return false;
+    if (vv_volume_is_journaling(volume))
+        return true;
+    return volume->units_under_way < VV_UNITS_MAX;
+}
+
+bool vv_volume_is_journaling(const struct vv_volume *volume)
+{
+    return volume->durability == VV_DURABILITY_JOURNAL && volume->journal != NULL &&
+           !vv_journal_is_broken(volume->journal);
+}
+
+/* Wait until none of the commit's bytes is on its way into a data segment (17). */
+int vv_commit_wait_uploads(struct vv_volume *volume, const struct vv_commit *commit)
+{
+    while (commit->moving_count > 0) {
+        if (volume->is_fenced)
+            return -VV_ERR_FENCED;
+        if (volume->is_abandoning)
+            return -VV_ERR_STOPPED;
+        vv_waitq_wait(&volume->uploads, VV_NEVER);
+    }
+    return 0;
+}
+
+static int journal_commit(struct vv_volume *volume, struct vv_commit *commit)
+{
+    TRY(vv_commit_wait_uploads(volume, commit));
+    struct vv_writer writer = vv_writer_new();
+    int err = vv_record_encode(volume, commit, &writer);
+    if (err == 0) {
+        struct iovec iov = {writer.ptr, writer.len};
+        err = vv_journal_append(volume->journal, commit->number, &iov, 1);
+    }
+    vv_writer_done(&writer);
+    if (err < 0)
+        return err;
+    commit->is_journaled = true;
+    volume->journaled_commit = commit->number;
+    if (!volume->is_unit_due && volume->unit_timer.heap_index == 0 &&
+        vv_timer_set(&volume->unit_timer, vv_rt_now_ns() + volume->commit_delay_ns, on_unit_timer,
+                     volume) < 0)
+        on_unit_timer(volume);
+    vv_waitq_wake_all(&volume->durable);
+    return 0;
+}
+
+static void commit_once(struct vv_volume *volume)
+{
+    struct vv_commit *commit = volume->open;
+    vv_commit_freeze(volume);
+    if (vv_volume_is_journaling(volume)) {
+        int err = journal_commit(volume, commit);
+        while (err == -ENOMEM && !volume->is_fenced) {
+            vv_rt_sleep_ns(20 * VV_NS_PER_MS);
+            err = journal_commit(volume, commit);
+        }
+        if (err < 0 && err != -VV_ERR_FENCED && err != -VV_ERR_STOPPED)
+            vv_error("volume", "the journal failed: %s; from now on syncs wait for the store",
+                     vv_err_text(err));
+    }
+    vv_waitq_wake_all(&volume->unit_work);
+}
+
+void vv_commit_fiber(void *arg)
+{
+    struct vv_volume *volume = arg;
+    while (!volume->is_fenced && !volume->is_abandoning) {
+        if (is_freeze_due(volume) && is_freeze_possible(volume)) {
+            commit_once(volume);
+            continue;
+        }
+        if (volume->is_stopping && vv_commit_is_empty(volume->open))
+            break;
+        vv_waitq_wait(&volume->commit_work, VV_NEVER);
+    }
+    vv_volume_fiber_ended(volume);
+}
+
+/* ---- waiting ---- */
+
+/* Errors that will not pass by themselves soon: tell a sync at once. */
+static bool is_lasting(int err)
+{
+    return err == -ENOSPC || err == -EROFS || err == -EDQUOT || err == -EACCES || err == -EPERM ||
+           err == -ENODEV || err == -ENOTDIR;
+}
+
+static int wait_durable(struct vv_volume *volume, uint64_t target, bool is_bucket)
+{
+    uint64_t start = vv_rt_now_ns();
+    for (;;) {
+        uint64_t done = is_bucket ? volume->bucket_commit : vv_durable_commit(volume);
+        if (done >= target)
+            return 0;
+        if (volume->is_fenced)
+            return -VV_ERR_FENCED;
+        if (is_lasting(volume->store_error) && volume->store_error_tries > 1)
+            return volume->store_error;
+        if (vv_rt_now_ns() - start >= volume->sync_timeout_ns)
+            return volume->store_error < 0 ? volume->store_error : -EIO;
+        vv_waitq_wait(&volume->durable, start + volume->sync_timeout_ns);
+    }
+}
+
+static uint64_t newest_change(struct vv_volume *volume, uint64_t inode)
+{
+    const struct vv_commit *open = volume->open;
+    if (inode == 0)
+        return vv_commit_is_empty(open) ? open->number - 1 : open->number;
+    struct vv_map_node *node = vv_map_find(&volume->touches, vv_mix64(inode));
+    for (; node != NULL; node = vv_map_next(node)) {
+        const struct vv_touch *touch = vv_container_of(node, struct vv_touch, node);
+        if (touch->inode == inode)
+            return touch->commit;
+    }
+    return 0;
+}
+
+static void want(struct vv_volume *volume, uint64_t target)
+{
+    if (volume->want_commit < target)
+        volume->want_commit = target;
+    if (target == volume->open->number && volume->open->plain_bytes >= VV_SYNC_SEGMENT_BYTES)
+        vv_upload_start(volume, true);
+    vv_waitq_wake_all(&volume->commit_work);
+}
+
+int vv_volume_sync(struct vv_volume *volume, uint64_t inode)
+{
+    if (volume->is_read_only)
+        return 0;
+    if (volume->is_fenced)
+        return -VV_ERR_FENCED;
+    uint64_t target = newest_change(volume, inode);
+    if (vv_planted(VV_PLANT_SYNC_EARLY))
+        return 0;
+    if (target <= vv_durable_commit(volume))
+        return 0;
+    want(volume, target);
+    return wait_durable(volume, target, false);
+}
+
+int vv_volume_sync_bucket(struct vv_volume *volume)
+{
+    uint64_t target = newest_change(volume, 0);
+    want(volume, target);
+    if (volume->want_bucket < target)
+        volume->want_bucket = target;
+    vv_waitq_wake_all(&volume->unit_work);
+    return wait_durable(volume, target, true);
+}

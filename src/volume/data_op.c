@@ -1,0 +1,397 @@
+/* File bytes in operations: staging writes, zeros and drops; applying them; folding deep extents. */
+#include <assert.h>
+#include <string.h>
+
+#include "volume/op_impl.h"
+
+static struct vv_layer *top_layer(const struct vv_extent *extent)
+{
+    if (vv_list_is_empty(&extent->layers))
+        return NULL;
+    return vv_list_first(&extent->layers, struct vv_layer, in_extent);
+}
+
+static bool is_whole(const struct vv_layer *layer)
+{
+    return layer->from == 0 && layer->to == VV_EXTENT_BYTES;
+}
+
+/* Layers above the newest one that covers the whole extent. */
+static unsigned extent_depth(const struct vv_extent *extent)
+{
+    unsigned depth = 0;
+    vv_list_each (node, &extent->layers) {
+        if (is_whole(vv_list_entry(node, struct vv_layer, in_extent)))
+            break;
+        depth++;
+    }
+    return depth;
+}
+
+void vv_op_drop_data(struct vv_op *op)
+{
+    struct vv_volume *volume = op->volume;
+    while (!vv_list_is_empty(&op->layers)) {
+        struct vv_staged_layer *staged = vv_list_first(&op->layers, struct vv_staged_layer, node);
+        vv_list_remove(&staged->node);
+        vv_layer_unref(staged->layer);
+        vv_buf_unref(staged->larger_buf);
+        struct vv_extent *extent = vv_extent_find(volume, staged->data_id, staged->index);
+        if (extent != NULL)
+            vv_extent_tidy(volume, extent);
+        vv_free(staged);
+    }
+    while (!vv_list_is_empty(&op->ranges)) {
+        struct vv_staged_range *staged = vv_list_first(&op->ranges, struct vv_staged_range, node);
+        vv_list_remove(&staged->node);
+        vv_free(staged->range);
+        staged->data->holds--;
+        vv_data_tidy(volume, staged->data);
+        vv_free(staged);
+    }
+    for (unsigned i = 0; i < op->drop_count; i++) {
+        op->drops[i].data->holds--;
+        vv_data_tidy(volume, op->drops[i].data);
+    }
+    op->drop_count = 0;
+    op->staged_bytes = 0;
+}
+
+static bool is_staged_already(const struct vv_op *op, const struct vv_extent *extent)
+{
+    vv_list_each (node, &op->layers) {
+        if (vv_list_entry(node, struct vv_staged_layer, node)->extent == extent)
+            return true;
+    }
+    return false;
+}
+
+/* Can bytes [from, to) become part of the layer on top? It must be of the open commit and only
+ * in our hands, and the union must be one stretch. */
+static bool can_merge(const struct vv_op *op, const struct vv_extent *extent, uint32_t from,
+                      uint32_t to)
+{
+    const struct vv_layer *top = top_layer(extent);
+    return top != NULL && top->commit == op->volume->open->number &&
+           top->state == VV_LAYER_PLAIN && !top->is_zero && top->refs == 1 && from <= top->to &&
+           to >= top->from && !is_staged_already(op, extent);
+}
+
+static uint32_t round_up(uint32_t value, uint32_t unit)
+{
+    return (value + unit - 1) / unit * unit;
+}
+
+/* Stages a merge into the top layer, with a larger buffer when its own is too small or is being read. */
+static int stage_merge(struct vv_op *op, struct vv_staged_layer *staged)
+{
+    struct vv_layer *top = top_layer(staged->extent);
+    uint32_t from = staged->from < top->from ? staged->from : top->from;
+    uint32_t to = staged->to > top->to ? staged->to : top->to;
+    staged->into = top;
+    if (top->buf->refs == 1 && from >= top->buf_at && to - top->buf_at <= top->buf->capacity)
+        return 0;
+    uint32_t capacity = round_up(to - from, 4096);
+    if (to > top->to && capacity < 2 * top->buf->capacity)
+        capacity = 2 * top->buf->capacity;
+    if (capacity > VV_EXTENT_BYTES - from)
+        capacity = VV_EXTENT_BYTES - from;
+    staged->larger_buf = vv_buf_new(capacity, &op->volume->dirty_budget);
+    if (staged->larger_buf == NULL)
+        return -ENOMEM;
+    staged->larger_at = from;
+    return 0;
+}
+
+static int stage_new_layer(struct vv_op *op, struct vv_staged_layer *staged)
+{
+    staged->layer = vv_layer_new(staged->from, staged->to);
+    if (staged->layer == NULL)
+        return -ENOMEM;
+    staged->layer->is_zero = staged->bytes == NULL;
+    if (staged->bytes == NULL)
+        return 0;
+    uint32_t capacity = round_up(staged->to - staged->from, 4096);
+    if (capacity > VV_EXTENT_BYTES - staged->from)
+        capacity = VV_EXTENT_BYTES - staged->from;
+    staged->layer->buf = vv_buf_new(capacity, &op->volume->dirty_budget);
+    return staged->layer->buf == NULL ? -ENOMEM : 0;
+}
+
+/* Stage bytes (or zeros) for [from, to) of one extent. */
+static int stage_layer(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t index,
+                       uint32_t from, uint32_t to, const uint8_t *bytes)
+{
+    struct vv_volume *volume = op->volume;
+    struct vv_data *data = vv_data_make(volume, data_id, inode);
+    if (data == NULL)
+        return -ENOMEM;
+    struct vv_extent *extent = vv_extent_make(volume, data, index);
+    if (extent == NULL) {
+        vv_data_tidy(volume, data);
+        return -ENOMEM;
+    }
+    if (to - from < VV_EXTENT_BYTES && extent_depth(extent) >= VV_LAYERS_MAX) {
+        op->is_folding = true;
+        op->fold_data_id = data_id;
+        op->fold_index = index;
+        return -VV_ERR_MISS;
+    }
+    struct vv_staged_layer *staged = vv_zalloc(sizeof *staged);
+    if (staged == NULL) {
+        vv_extent_tidy(volume, extent);
+        return -ENOMEM;
+    }
+    staged->extent = extent;
+    staged->data_id = data_id;
+    staged->index = index;
+    staged->from = from;
+    staged->to = to;
+    staged->bytes = bytes;
+    vv_list_push_back(&op->layers, &staged->node);
+    if (bytes != NULL && can_merge(op, extent, from, to) == false)
+        return stage_new_layer(op, staged);
+    return bytes != NULL ? stage_merge(op, staged) : stage_new_layer(op, staged);
+}
+
+int vv_op_write(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t offset,
+                const void *bytes, size_t len)
+{
+    const uint8_t *ptr = bytes;
+    if (op->volume->is_read_only)
+        return -EROFS;
+    if (op->staged_bytes + len > VV_OP_DATA_MAX || offset > VV_DATA_BYTES_MAX - len)
+        return -VV_ERR_LIMIT;
+    op->staged_bytes += len;
+    while (len > 0) {
+        uint32_t from = (uint32_t)(offset % VV_EXTENT_BYTES);
+        size_t part = VV_EXTENT_BYTES - from;
+        if (part > len)
+            part = len;
+        TRY(stage_layer(op, inode, data_id, offset / VV_EXTENT_BYTES, from, from + (uint32_t)part,
+                        ptr));
+        ptr += part;
+        offset += part;
+        len -= part;
+    }
+    return 0;
+}
+
+static int stage_range(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t from,
+                       uint64_t to)
+{
+    struct vv_volume *volume = op->volume;
+    struct vv_data *data = vv_data_make(volume, data_id, inode);
+    if (data == NULL)
+        return -ENOMEM;
+    struct vv_staged_range *staged = vv_zalloc(sizeof *staged);
+    struct vv_range *range = vv_range_new();
+    if (staged == NULL || range == NULL) {
+        vv_free(staged);
+        vv_free(range);
+        vv_data_tidy(volume, data);
+        return -ENOMEM;
+    }
+    data->holds++;
+    range->from = from;
+    range->to = to;
+    range->commit = volume->open->number;
+    staged->range = range;
+    staged->data = data;
+    vv_list_push_back(&op->ranges, &staged->node);
+    uint8_t key[VV_VOLUME_KEY_MAX];
+    uint8_t value[24];
+    struct vv_writer writer = vv_writer_of(value, sizeof value);
+    vv_writer_varint(&writer, to);
+    vv_writer_varint(&writer, inode);
+    struct vv_bytes key_bytes = {key, vv_key_range(key, data_id, from, range->commit)};
+    return vv_op_put(op, key_bytes, (struct vv_bytes){value, writer.len});
+}
+
+int vv_op_clear(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t from, uint64_t to)
+{
+    if (op->volume->is_read_only)
+        return -EROFS;
+    if (to > VV_DATA_BYTES_MAX)
+        to = UINT64_MAX;
+    if (from >= to)
+        return 0;
+    uint64_t first = from / VV_EXTENT_BYTES;
+    uint64_t last = to == UINT64_MAX ? VV_EXTENTS_NO_END : to / VV_EXTENT_BYTES;
+    uint32_t head = (uint32_t)(from % VV_EXTENT_BYTES);
+    uint32_t tail = to == UINT64_MAX ? 0 : (uint32_t)(to % VV_EXTENT_BYTES);
+    if (first == last)
+        return stage_layer(op, inode, data_id, first, head, tail, NULL);
+    if (head > 0)
+        TRY(stage_layer(op, inode, data_id, first, head, VV_EXTENT_BYTES, NULL));
+    if (tail > 0)
+        TRY(stage_layer(op, inode, data_id, last, 0, tail, NULL));
+    first += head > 0;
+    return first < last ? stage_range(op, inode, data_id, first, last) : 0;
+}
+
+int vv_op_drop(struct vv_op *op, uint64_t inode, uint64_t data_id)
+{
+    if (op->volume->is_read_only)
+        return -EROFS;
+    if (op->drop_count == VV_OP_DROPS_MAX)
+        return -VV_ERR_LIMIT;
+    struct vv_data *data = vv_data_make(op->volume, data_id, inode);
+    if (data == NULL)
+        return -ENOMEM;
+    data->holds++;
+    op->drops[op->drop_count++].data = data;
+    uint8_t key[VV_VOLUME_KEY_MAX];
+    uint8_t value[24];
+    struct vv_writer writer = vv_writer_of(value, sizeof value);
+    vv_writer_varint(&writer, inode);
+    vv_writer_varint(&writer, op->volume->open->number);
+    struct vv_bytes key_bytes = {key, vv_key_orphan_data(key, data_id)};
+    return vv_op_put(op, key_bytes, (struct vv_bytes){value, writer.len});
+}
+
+/* Layers of the open commit that [from, to) covers wholly, other than `but`, are of no use any more.
+ * The extent may be gone afterwards. */
+static void detach_covered(struct vv_volume *volume, struct vv_extent *extent, uint32_t from,
+                           uint32_t to, const struct vv_layer *but)
+{
+    struct vv_list *node = extent->layers.next;
+    bool has_more = node != &extent->layers;
+    while (has_more) {
+        struct vv_layer *layer = vv_list_entry(node, struct vv_layer, in_extent);
+        node = node->next;
+        has_more = node != &extent->layers;
+        if (layer != but && layer->commit == volume->open->number && from <= layer->from &&
+            layer->to <= to)
+            vv_layer_detach(volume, layer);
+    }
+}
+
+static void apply_merge(struct vv_volume *volume, struct vv_staged_layer *staged)
+{
+    struct vv_layer *top = staged->into;
+    uint32_t old_len = top->to - top->from;
+    if (staged->larger_buf != NULL) {
+        memcpy(staged->larger_buf->data + (top->from - staged->larger_at),
+               top->buf->data + (top->from - top->buf_at), old_len);
+        vv_buf_unref(top->buf);
+        top->buf = staged->larger_buf;
+        top->buf_at = staged->larger_at;
+        staged->larger_buf = NULL;
+    }
+    memcpy(top->buf->data + (staged->from - top->buf_at), staged->bytes, staged->to - staged->from);
+    if (staged->from < top->from)
+        top->from = staged->from;
+    if (staged->to > top->to)
+        top->to = staged->to;
+    uint32_t grown = top->to - top->from - old_len;
+    top->extent->data->dirty_bytes += grown;
+    volume->open->plain_bytes += grown;
+    top->extent->stamp = ++volume->stamp;
+}
+
+static void apply_layer(struct vv_volume *volume, struct vv_staged_layer *staged)
+{
+    if (staged->into != NULL) {
+        apply_merge(volume, staged);
+        return;
+    }
+    struct vv_layer *layer = staged->layer;
+    struct vv_extent *extent = staged->extent;
+    staged->layer = NULL;
+    if (staged->bytes != NULL)
+        memcpy(layer->buf->data, staged->bytes, layer->to - layer->from);
+    vv_layer_attach(volume, extent, volume->open, layer);
+    detach_covered(volume, extent, layer->from, layer->to, layer);
+}
+
+/* Bytes of the open commit in [from, to) extents never leave: they are hidden from birth. */
+static void detach_range(struct vv_volume *volume, struct vv_data *data, uint64_t from, uint64_t to)
+{
+    vv_list_each_safe (node, &data->extents) {
+        struct vv_extent *extent = vv_list_entry(node, struct vv_extent, in_data);
+        if (extent->index < from || extent->index >= to || vv_list_is_empty(&extent->layers))
+            continue;
+        detach_covered(volume, extent, 0, VV_EXTENT_BYTES, NULL);
+    }
+}
+
+void vv_op_apply_data(struct vv_op *op)
+{
+    struct vv_volume *volume = op->volume;
+    while (!vv_list_is_empty(&op->ranges)) {
+        struct vv_staged_range *staged = vv_list_first(&op->ranges, struct vv_staged_range, node);
+        vv_list_remove(&staged->node);
+        detach_range(volume, staged->data, staged->range->from, staged->range->to);
+        vv_range_add(volume, staged->data, staged->range);
+        staged->data->holds--;
+        vv_free(staged);
+    }
+    for (unsigned i = 0; i < op->drop_count; i++) {
+        struct vv_data *data = op->drops[i].data;
+        detach_range(volume, data, 0, VV_EXTENTS_NO_END);
+        assert(data->drop_commit == 0);
+        data->drop_commit = volume->open->number;
+        vv_list_push_back(&volume->drops, &data->in_queue);
+        data->holds--;
+    }
+    op->drop_count = 0;
+    while (!vv_list_is_empty(&op->layers)) {
+        struct vv_staged_layer *staged = vv_list_first(&op->layers, struct vv_staged_layer, node);
+        vv_list_remove(&staged->node);
+        apply_layer(volume, staged);
+        vv_free(staged);
+    }
+    op->staged_bytes = 0;
+}
+
+static int resolve_whole(struct vv_op *op, struct vv_read **read)
+{
+    for (;;) {
+        op->miss_count = 0;
+        vv_writer_reset(&op->keys);
+        vv_read_reset(*read);
+        int err = vv_op_read(op, op->fold_data_id, op->fold_index * VV_EXTENT_BYTES,
+                             VV_EXTENT_BYTES, read);
+        if (err != -VV_ERR_MISS)
+            return err;
+        TRY(vv_op_fetch_missed(op));
+    }
+}
+
+static uint64_t fold_stamp(struct vv_op *op, struct vv_extent **out_extent)
+{
+    struct vv_extent *extent = vv_extent_find(op->volume, op->fold_data_id, op->fold_index);
+    *out_extent = extent;
+    if (extent == NULL)
+        return 0;
+    return extent->stamp > extent->data->stamp ? extent->stamp : extent->data->stamp;
+}
+
+/* Lay one whole layer over an extent that has too many. What it says is what a reader sees now, so that
+ * this changes nothing but the form; if the extent changed while it was read, the caller plans again and
+ * comes back. */
+int vv_op_fold(struct vv_op *op)
+{
+    struct vv_volume *volume = op->volume;
+    struct vv_extent *extent;
+    struct vv_read *read = NULL;
+    op->is_folding = false;
+    struct vv_layer *layer = vv_layer_new(0, VV_EXTENT_BYTES);
+    if (layer == NULL)
+        return -ENOMEM;
+    layer->buf = vv_buf_new(VV_EXTENT_BYTES, &volume->dirty_budget);
+    ssize_t err = layer->buf == NULL ? -ENOMEM : resolve_whole(op, &read);
+    uint64_t stamp = fold_stamp(op, &extent);
+    if (err == 0)
+        err = vv_read_finish(volume, read, layer->buf->data);
+    if (err >= 0 && fold_stamp(op, &extent) == stamp && extent != NULL) {
+        vv_layer_attach(volume, extent, volume->open, layer);
+        detach_covered(volume, extent, 0, VV_EXTENT_BYTES, layer);
+        vv_commit_changed(volume);
+        layer = NULL;
+    }
+    vv_layer_unref(layer);
+    vv_read_free(read);
+    return err < 0 ? (int)err : 0;
+}

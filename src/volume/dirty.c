@@ -1,0 +1,303 @@
+/* Bytes in memory: data ids, extents, layers and range tombstones. Nothing here suspends. */
+#include "volume/volume_impl.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/plant.h"
+
+struct vv_buf *vv_buf_new(uint32_t capacity, struct vv_budget *budget)
+{
+    struct vv_buf *buf = vv_zalloc(sizeof *buf);
+    if (buf == NULL)
+        return NULL;
+    buf->data = vv_alloc(capacity);
+    if (buf->data == NULL) {
+        vv_free(buf);
+        return NULL;
+    }
+    buf->refs = 1;
+    buf->capacity = capacity;
+    buf->budget = budget;
+    buf->charge = capacity;
+    if (budget != NULL)
+        vv_budget_charge(budget, buf->charge);
+    return buf;
+}
+
+void vv_buf_ref(struct vv_buf *buf)
+{
+    assert(buf->refs > 0);
+    buf->refs++;
+}
+
+void vv_buf_unref(struct vv_buf *buf)
+{
+    if (buf == NULL || --buf->refs > 0)
+        return;
+    if (buf->budget != NULL)
+        vv_budget_release(buf->budget, buf->charge);
+    vv_free(buf->data);
+    vv_free(buf);
+}
+
+struct vv_data *vv_data_find(struct vv_volume *volume, uint64_t id)
+{
+    struct vv_map_node *node = vv_map_find(&volume->data, vv_mix64(id));
+    for (; node != NULL; node = vv_map_next(node)) {
+        struct vv_data *data = vv_container_of(node, struct vv_data, node);
+        if (data->id == id)
+            return data;
+    }
+    return NULL;
+}
+
+struct vv_data *vv_data_make(struct vv_volume *volume, uint64_t id, uint64_t inode)
+{
+    struct vv_data *data = vv_data_find(volume, id);
+    if (data != NULL)
+        return data;
+    data = vv_zalloc(sizeof *data);
+    if (data == NULL)
+        return NULL;
+    data->id = id;
+    data->inode = inode;
+    vv_list_init(&data->extents);
+    vv_list_init(&data->ranges);
+    vv_list_init(&data->in_queue);
+    vv_map_insert(&volume->data, &data->node, vv_mix64(id));
+    return data;
+}
+
+void vv_data_tidy(struct vv_volume *volume, struct vv_data *data)
+{
+    if (data->holds > 0 || data->drop_commit != 0 || !vv_list_is_empty(&data->extents) ||
+        !vv_list_is_empty(&data->ranges))
+        return;
+    assert(data->dirty_bytes == 0);
+    vv_map_remove(&volume->data, &data->node);
+    vv_free(data);
+}
+
+static uint64_t extent_hash(uint64_t data_id, uint64_t index)
+{
+    return vv_mix64(vv_mix64(data_id) + index);
+}
+
+struct vv_extent *vv_extent_find(struct vv_volume *volume, uint64_t data_id, uint64_t index)
+{
+    struct vv_map_node *node = vv_map_find(&volume->extents, extent_hash(data_id, index));
+    for (; node != NULL; node = vv_map_next(node)) {
+        struct vv_extent *extent = vv_container_of(node, struct vv_extent, node);
+        if (extent->index == index && extent->data->id == data_id)
+            return extent;
+    }
+    return NULL;
+}
+
+struct vv_extent *vv_extent_make(struct vv_volume *volume, struct vv_data *data, uint64_t index)
+{
+    struct vv_extent *extent = vv_extent_find(volume, data->id, index);
+    if (extent != NULL)
+        return extent;
+    extent = vv_zalloc(sizeof *extent);
+    if (extent == NULL)
+        return NULL;
+    extent->data = data;
+    extent->index = index;
+    vv_list_init(&extent->layers);
+    vv_list_push_back(&data->extents, &extent->in_data);
+    vv_map_insert(&volume->extents, &extent->node, extent_hash(data->id, index));
+    return extent;
+}
+
+void vv_extent_tidy(struct vv_volume *volume, struct vv_extent *extent)
+{
+    if (!vv_list_is_empty(&extent->layers))
+        return;
+    struct vv_data *data = extent->data;
+    vv_map_remove(&volume->extents, &extent->node);
+    vv_list_remove(&extent->in_data);
+    vv_free(extent);
+    vv_data_tidy(volume, data);
+}
+
+struct vv_layer *vv_layer_new(uint32_t from, uint32_t to)
+{
+    assert(from < to && to <= VV_EXTENT_BYTES);
+    struct vv_layer *layer = vv_zalloc(sizeof *layer);
+    if (layer == NULL)
+        return NULL;
+    vv_list_init(&layer->in_extent);
+    vv_list_init(&layer->in_commit);
+    layer->refs = 1;
+    layer->from = from;
+    layer->to = to;
+    layer->buf_at = from;
+    return layer;
+}
+
+void vv_layer_unref(struct vv_layer *layer)
+{
+    if (layer == NULL || --layer->refs > 0)
+        return;
+    assert(layer->extent == NULL);
+    vv_buf_unref(layer->buf);
+    vv_free(layer);
+}
+
+/* Counts the layer in (sign 1) or out (-1) of its commit's and data's sums. */
+static void layer_account(struct vv_layer *layer, int sign)
+{
+    uint64_t bytes = layer->to - layer->from;
+    if (layer->is_zero)
+        return;
+    if (layer->state == VV_LAYER_PLAIN) {
+        if (sign > 0)
+            layer->commit_ref->plain_bytes += bytes;
+        else
+            layer->commit_ref->plain_bytes -= bytes;
+    }
+}
+
+void vv_layer_attach_above(struct vv_volume *volume, struct vv_extent *extent,
+                           struct vv_commit *commit, struct vv_layer *layer,
+                           struct vv_layer *below)
+{
+    assert(layer->extent == NULL);
+    extent->stamp = ++volume->stamp;
+    layer->extent = extent;
+    layer->commit_ref = commit;
+    layer->commit = commit->number;
+    if (below != NULL)
+        vv_list_insert_before(&below->in_extent, &layer->in_extent);
+    else
+        vv_list_push_back(&extent->layers, &layer->in_extent);
+    vv_list_push_back(&commit->layers, &layer->in_commit);
+    extent->layer_count++;
+    if (!layer->is_zero)
+        extent->data->dirty_bytes += layer->to - layer->from;
+    layer_account(layer, 1);
+}
+
+void vv_layer_attach(struct vv_volume *volume, struct vv_extent *extent, struct vv_commit *commit,
+                     struct vv_layer *layer)
+{
+    struct vv_layer *top = NULL;
+    if (!vv_list_is_empty(&extent->layers))
+        top = vv_list_first(&extent->layers, struct vv_layer, in_extent);
+    vv_layer_attach_above(volume, extent, commit, layer, top);
+}
+
+void vv_layer_detach(struct vv_volume *volume, struct vv_layer *layer)
+{
+    struct vv_extent *extent = layer->extent;
+    assert(extent != NULL);
+    extent->stamp = ++volume->stamp;
+    layer_account(layer, -1);
+    if (!layer->is_zero && !layer->is_settled)
+        extent->data->dirty_bytes -= layer->to - layer->from;
+    if (layer->state == VV_LAYER_SEALED)
+        vv_segref_release(volume, &layer->loc.segment);
+    vv_list_remove(&layer->in_extent);
+    vv_list_remove(&layer->in_commit);
+    extent->layer_count--;
+    layer->extent = NULL;
+    layer->commit_ref = NULL;
+    vv_layer_unref(layer);
+    vv_extent_tidy(volume, extent);
+}
+
+uint64_t vv_hidden_commit(const struct vv_data *data, uint64_t index, uint64_t at)
+{
+    uint64_t newest = 0;
+    if (data == NULL || vv_planted(VV_PLANT_RANGE_FORGOTTEN))
+        return 0;
+    if (data->drop_commit != 0 && data->drop_commit <= at)
+        newest = data->drop_commit;
+    vv_list_each (node, &data->ranges) {
+        const struct vv_range *range = vv_list_entry(node, struct vv_range, in_data);
+        if (range->commit <= at && range->commit > newest && range->from <= index &&
+            index < range->to)
+            newest = range->commit;
+    }
+    return newest;
+}
+
+struct vv_range *vv_range_new(void)
+{
+    struct vv_range *range = vv_zalloc(sizeof *range);
+    if (range == NULL)
+        return NULL;
+    vv_list_init(&range->in_data);
+    vv_list_init(&range->in_queue);
+    return range;
+}
+
+void vv_range_add(struct vv_volume *volume, struct vv_data *data, struct vv_range *range)
+{
+    range->data = data;
+    data->stamp = ++volume->stamp;
+    vv_list_push_back(&data->ranges, &range->in_data);
+    vv_list_push_back(&volume->reclaims, &range->in_queue);
+    volume->range_count++;
+}
+
+void vv_range_remove(struct vv_volume *volume, struct vv_range *range)
+{
+    struct vv_data *data = range->data;
+    vv_list_remove(&range->in_data);
+    vv_list_remove(&range->in_queue);
+    volume->range_count--;
+    vv_free(range);
+    vv_data_tidy(volume, data);
+}
+
+int vv_extent_stretches(const struct vv_extent *extent, uint64_t first, uint64_t last,
+                        struct vv_stretch *out)
+{
+    struct vv_cover cover = {0};
+    unsigned count = 0;
+    uint64_t hidden = vv_hidden_commit(extent->data, extent->index, last);
+    vv_list_each (node, &extent->layers) {
+        struct vv_layer *layer = vv_list_entry(node, struct vv_layer, in_extent);
+        if (layer->commit > last || layer->commit < first || layer->commit < hidden)
+            continue;
+        if (vv_cover_has(&cover, 0, VV_EXTENT_BYTES))
+            break;
+        uint32_t gaps[VV_COVER_MAX + 1][2];
+        unsigned gap_count = vv_cover_gaps(&cover, layer->from, layer->to, gaps);
+        if (count + gap_count > VV_STRETCHES_MAX || !vv_cover_add(&cover, layer->from, layer->to))
+            return -VV_ERR_LIMIT;
+        for (unsigned i = 0; i < gap_count; i++) {
+            unsigned at = count++;
+            for (; at > 0 && out[at - 1].from > gaps[i][0]; at--)
+                out[at] = out[at - 1];
+            out[at].from = gaps[i][0];
+            out[at].to = gaps[i][1];
+            out[at].layer = layer;
+        }
+    }
+    return (int)count;
+}
+
+static void free_commit_layers(struct vv_volume *volume, struct vv_commit *commit)
+{
+    while (!vv_list_is_empty(&commit->layers))
+        vv_layer_detach(volume, vv_list_first(&commit->layers, struct vv_layer, in_commit));
+}
+
+void vv_volume_free_dirty(struct vv_volume *volume)
+{
+    vv_list_each (node, &volume->commits)
+        free_commit_layers(volume, vv_list_entry(node, struct vv_commit, node));
+    while (!vv_list_is_empty(&volume->reclaims))
+        vv_range_remove(volume, vv_list_first(&volume->reclaims, struct vv_range, in_queue));
+    while (!vv_list_is_empty(&volume->drops)) {
+        struct vv_data *data = vv_list_first(&volume->drops, struct vv_data, in_queue);
+        vv_list_remove(&data->in_queue);
+        data->drop_commit = 0;
+        vv_data_tidy(volume, data);
+    }
+}

@@ -1,0 +1,82 @@
+/* Extent records: where the bytes of one extent lie. Table 'E', key: data id, extent index.
+ *
+ * Value:
+ *   varint  commit number: newest change that the record holds
+ *   u8      count of pieces, 1 .. VV_PIECES_MAX
+ *   pieces, oldest first, each laid over those before it:
+ *     u8      flags: 1 = frame (else zeros), 2 = the frame is in a log object (else a data segment),
+ *             4 = a parent volume's segment (its index follows as a varint)
+ *     varint  first byte in the extent
+ *     varint  bytes
+ *     for frames: varint epoch, varint counter, varint index, varint offset, varint frame length
+ *
+ * The plain bytes of a piece's frame begin at the piece's first byte; there may be more of them than the
+ * piece uses. The frame's origin is the record's key. Bytes that no piece covers are zeros (a hole). The first piece of an extent that was
+ * folded or written whole is its base; up to 8 more are laid over it.
+ *
+ * Pure values; any thread; never suspends. */
+#ifndef VV_VOLUME_EXTENT_H
+#define VV_VOLUME_EXTENT_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "base/bytes.h"
+#include "base/err.h"
+#include "segment/segment.h"
+#include "volume/volume.h"
+
+#define VV_PIECES_MAX 9
+#define VV_EXTENT_RECORD_MAX (12 + VV_PIECES_MAX * 64) /* encoded bytes */
+#define VV_EXTENT_INDEX_MAX (VV_DATA_BYTES_MAX / VV_EXTENT_BYTES)
+
+struct vv_piece {
+    uint32_t from, to; /* bytes in the extent, from < to */
+    bool is_zero;
+    struct vv_frame_loc loc;
+};
+
+struct vv_extent_record {
+    uint64_t commit;
+    unsigned count;
+    struct vv_piece pieces[VV_PIECES_MAX];
+};
+
+/* Into out[VV_EXTENT_RECORD_MAX]; the length. */
+size_t vv_extent_encode(const struct vv_extent_record *record, uint8_t *out);
+/* -VV_ERR_FORMAT. */
+MUST_CHECK int vv_extent_decode(struct vv_bytes value, struct vv_extent_record *out_record);
+
+/* Sets of bytes of one extent, as sorted disjoint ranges. */
+#define VV_COVER_MAX 64
+struct vv_cover {
+    unsigned count;
+    struct {
+        uint32_t from, to;
+    } ranges[VV_COVER_MAX];
+};
+/* False when the set would need more than VV_COVER_MAX ranges (then it is unchanged). */
+bool vv_cover_add(struct vv_cover *cover, uint32_t from, uint32_t to);
+bool vv_cover_has(const struct vv_cover *cover, uint32_t from, uint32_t to);
+/* Bytes in it, and bytes when each range is widened to whole blocks of VV_BLOCK. */
+uint32_t vv_cover_bytes(const struct vv_cover *cover);
+/* The parts of [from, to) that are not in it, ascending; at most VV_COVER_MAX + 1. */
+unsigned vv_cover_gaps(const struct vv_cover *cover, uint32_t from, uint32_t to,
+                       uint32_t (*out_gaps)[2]);
+
+/* Bytes that the record's frames cover (what st_blocks counts), in whole 4 KiB blocks. */
+uint32_t vv_extent_allocated(const struct vv_extent_record *record);
+/* Drop pieces that later ones cover wholly; is_dropped[i] tells which. Leading zeros pieces (nothing below) go too. */
+void vv_extent_prune(struct vv_extent_record *record, bool is_dropped[VV_PIECES_MAX]);
+
+/* Keys. Each returns the length; out has VV_VOLUME_KEY_MAX bytes. */
+#define VV_VOLUME_KEY_MAX 40
+size_t vv_key_extent(uint8_t *out, uint64_t data_id, uint64_t index);
+size_t vv_key_range(uint8_t *out, uint64_t data_id, uint64_t from, uint64_t commit);
+size_t vv_key_allocated(uint8_t *out, uint64_t inode, uint64_t data_id);
+size_t vv_key_segment(uint8_t *out, const struct vv_segment_id *id);
+MUST_CHECK int vv_key_segment_parse(struct vv_bytes key, struct vv_segment_id *out_id);
+size_t vv_key_orphan_data(uint8_t *out, uint64_t data_id);
+
+#endif

@@ -1,0 +1,393 @@
+/* Finalising a unit: joining its pieces with the extent records as they stand, and the sums (PROTOCOL 10).
+ * The unit holds the turn: nobody else changes extent records, segment or allocation sums. */
+#include <assert.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/plant.h"
+#include "volume/unit_impl.h"
+
+static int fetch_records(struct unit *unit)
+{
+    size_t count = unit->extent_count;
+    if (count == 0)
+        return 0;
+    struct vv_bytes *keys = vv_calloc(count, sizeof *keys);
+    uint8_t(*bytes)[VV_VOLUME_KEY_MAX] = vv_calloc(count, VV_VOLUME_KEY_MAX);
+    int err = keys == NULL || bytes == NULL ? -ENOMEM : 0;
+    for (size_t i = 0; i < count && err == 0; i++) {
+        keys[i].ptr = bytes[i];
+        keys[i].len = vv_key_extent(bytes[i], unit->extents[i].data_id, unit->extents[i].index);
+    }
+    if (err == 0)
+        err = vv_lsm_fetch(unit->volume->lsm, keys, count, &unit->pins);
+    vv_free(keys);
+    vv_free(bytes);
+    return err;
+}
+
+/* The record as it stands: 1, 0 = none, or an error. */
+static int get_record(struct vv_volume *volume, uint64_t data_id, uint64_t index,
+                      struct vv_extent_record *out)
+{
+    uint8_t key[VV_VOLUME_KEY_MAX];
+    struct vv_bytes bytes = {key, vv_key_extent(key, data_id, index)};
+    struct vv_lsm_value value;
+    int found = vv_lsm_get(volume->lsm, bytes, &value);
+    if (found <= 0)
+        return found;
+    TRY(vv_extent_decode((struct vv_bytes){value.ptr, value.len}, out));
+    return 1;
+}
+
+/* Pieces of the record that stay, and the unit's, pruned; into `out`, which has room for both. */
+struct joined {
+    struct vv_piece pieces[VV_PIECES_MAX + VV_STRETCHES_MAX + 32];
+    unsigned count;
+};
+
+static bool join(const struct unit_extent *extent, const struct vv_extent_record *old,
+                 struct joined *joined)
+{
+    joined->count = 0;
+    for (unsigned i = 0; old != NULL && i < old->count; i++)
+        joined->pieces[joined->count++] = old->pieces[i];
+    for (unsigned i = 0; i < extent->piece_count; i++) {
+        if (joined->count == sizeof joined->pieces / sizeof joined->pieces[0])
+            return false;
+        joined->pieces[joined->count++] = extent->pieces[i];
+    }
+    struct vv_cover cover = {0};
+    bool is_used[sizeof joined->pieces / sizeof joined->pieces[0]];
+    for (unsigned i = joined->count; i-- > 0;) {
+        const struct vv_piece *piece = &joined->pieces[i];
+        is_used[i] = !vv_cover_has(&cover, piece->from, piece->to);
+        if (!vv_cover_add(&cover, piece->from, piece->to))
+            return false;
+    }
+    unsigned kept = 0;
+    for (unsigned i = 0; i < joined->count; i++) {
+        if (is_used[i] && !(kept == 0 && joined->pieces[i].is_zero))
+            joined->pieces[kept++] = joined->pieces[i];
+    }
+    joined->count = kept;
+    return kept <= VV_PIECES_MAX;
+}
+
+static uint32_t used_end(const struct vv_piece *pieces, unsigned count, uint32_t end)
+{
+    for (unsigned i = 0; i < count; i++) {
+        if (pieces[i].to > end)
+            end = pieces[i].to;
+    }
+    return end;
+}
+
+/* Too many pieces: read the extent whole and seal it as one frame. */
+static int fold(struct unit *unit, struct unit_extent *extent, const struct vv_extent_record *old)
+{
+    struct vv_volume *volume = unit->volume;
+    uint8_t *bytes = vv_alloc(VV_EXTENT_BYTES);
+    if (bytes == NULL)
+        return -ENOMEM;
+    int err = vv_extent_read(volume, extent->data_id, extent->index, old, unit->last, bytes);
+    if (err == 0) {
+        uint32_t end = used_end(extent->pieces, extent->piece_count, 1);
+        if (old != NULL)
+            end = used_end(old->pieces, old->count, end);
+        struct vv_seal_job job = {.bytes = bytes, .len = end};
+        job.origin.data_id = extent->data_id;
+        job.origin.extent = extent->index;
+        vv_seal_jobs(unit->builder, &job, 1);
+        memset(&extent->pieces[0], 0, sizeof extent->pieces[0]);
+        extent->pieces[0].to = end;
+        extent->pieces[0].loc = job.loc;
+        extent->piece_count = 1;
+        extent->is_folded = true;
+    }
+    vv_free(bytes);
+    return err;
+}
+
+static uint64_t hidden_for(struct unit *unit, const struct unit_extent *extent)
+{
+    const struct vv_data *data = vv_data_find(unit->volume, extent->data_id);
+    return vv_hidden_commit(data, extent->index, unit->last);
+}
+
+/* Fold what needs it. -VV_ERR_MISS: a record went out of memory, fetch again. */
+static int fold_all(struct unit *unit)
+{
+    struct joined *joined = vv_alloc(sizeof *joined);
+    if (joined == NULL)
+        return -ENOMEM;
+    int err = 0;
+    for (size_t i = 0; i < unit->extent_count && err >= 0; i++) {
+        struct unit_extent *extent = &unit->extents[i];
+        struct vv_extent_record old;
+        if (extent->is_folded || extent->piece_count == 0)
+            continue;
+        err = get_record(unit->volume, extent->data_id, extent->index, &old);
+        if (err < 0)
+            break;
+        const struct vv_extent_record *base = err > 0 ? &old : NULL;
+        if (base != NULL && old.commit < hidden_for(unit, extent))
+            base = NULL;
+        if (!join(extent, base, joined))
+            err = fold(unit, extent, base);
+    }
+    vv_free(joined);
+    return err < 0 ? err : 0;
+}
+
+static int sum_add(struct unit *unit, const struct vv_segment_id *id, int64_t total, int64_t live)
+{
+    for (size_t i = unit->sum_count; i-- > 0 && i + 32 > unit->sum_count;) {
+        if (vv_segment_id_equal(&unit->sums[i].id, id)) {
+            unit->sums[i].total += total;
+            unit->sums[i].live += live;
+            return 0;
+        }
+    }
+    if (unit->sum_count == unit->sum_capacity) {
+        size_t capacity = unit->sum_capacity == 0 ? 16 : 2 * unit->sum_capacity;
+        struct segment_sum *sums = vv_realloc(unit->sums, capacity * sizeof *sums);
+        if (sums == NULL)
+            return -ENOMEM;
+        unit->sums = sums;
+        unit->sum_capacity = capacity;
+    }
+    unit->sums[unit->sum_count].id = *id;
+    unit->sums[unit->sum_count].total = total;
+    unit->sums[unit->sum_count].live = live;
+    unit->sum_count++;
+    return 0;
+}
+
+static int sum_pieces(struct unit *unit, const struct vv_extent_record *record, int sign)
+{
+    if (sign < 0 && vv_planted(VV_PLANT_LOSE_DEBIT) && vv_rt_random_u64() % 4 == 0)
+        return 0;
+    for (unsigned i = 0; i < record->count; i++) {
+        const struct vv_piece *piece = &record->pieces[i];
+        if (!piece->is_zero)
+            TRY(sum_add(unit, &piece->loc.segment, 0, sign * (int64_t)piece->loc.len));
+    }
+    return 0;
+}
+
+static int plan_extent(struct unit *unit, struct unit_extent *extent, struct joined *joined)
+{
+    struct vv_extent_record old;
+    int found = get_record(unit->volume, extent->data_id, extent->index, &old);
+    TRY(found);
+    const struct vv_extent_record *base = found > 0 ? &old : NULL;
+    if (base != NULL && (extent->is_folded || old.commit < hidden_for(unit, extent)))
+        base = NULL;
+    bool is_fitting = join(extent, base, joined);
+    assert(is_fitting);
+    (void)is_fitting;
+    extent->allocated = 0;
+    if (found > 0) {
+        TRY(sum_pieces(unit, &old, -1));
+        extent->allocated -= vv_extent_allocated(&old);
+    }
+    extent->is_absent = joined->count == 0;
+    extent->result.commit = unit->last;
+    extent->result.count = joined->count;
+    memcpy(extent->result.pieces, joined->pieces, joined->count * sizeof joined->pieces[0]);
+    extent->allocated += vv_extent_allocated(&extent->result);
+    return sum_pieces(unit, &extent->result, 1);
+}
+
+static bool is_extent_of(const struct unit *unit, uint64_t data_id, uint64_t index)
+{
+    size_t low = 0;
+    size_t high = unit->extent_count;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        const struct unit_extent *extent = &unit->extents[middle];
+        if (extent->data_id == data_id && extent->index == index)
+            return true;
+        if (extent->data_id < data_id || (extent->data_id == data_id && extent->index < index))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return false;
+}
+
+/* Work out everything that will be written, without writing. -VV_ERR_MISS: fetch again. */
+static int plan(struct unit *unit, struct joined *joined)
+{
+    struct vv_volume *volume = unit->volume;
+    unit->sum_count = 0;
+    size_t bytes = vv_segment_builder_bytes(unit->builder) - VV_OBJECT_HEADER_LEN;
+    TRY(sum_add(unit, &unit->id, (int64_t)bytes, 0));
+    vv_list_each (node, &volume->new_segments) {
+        const struct vv_new_segment *segment = vv_list_entry(node, struct vv_new_segment, node);
+        TRY(sum_add(unit, &segment->id, (int64_t)segment->bytes, 0));
+    }
+    for (size_t i = 0; i < unit->extent_count; i++)
+        TRY(plan_extent(unit, &unit->extents[i], joined));
+    for (size_t i = 0; i < unit->reclaimed_count; i++) {
+        const struct reclaimed *gone = &unit->reclaimed[i];
+        if (!is_extent_of(unit, gone->data_id, gone->index))
+            TRY(sum_pieces(unit, &gone->record, -1));
+    }
+    size_t records = 2 * unit->extent_count + 2 * unit->reclaimed_count + unit->sum_count + 8192;
+    size_t room = unit->extent_count * (VV_EXTENT_RECORD_MAX + 96) +
+                  unit->reclaimed_count * 96 + unit->sum_count * 64 + 8192 * 8;
+    return vv_lsm_reserve(volume->lsm, records, room);
+}
+
+static void write_extents(struct unit *unit)
+{
+    struct vv_volume *volume = unit->volume;
+    for (size_t i = 0; i < unit->extent_count; i++) {
+        const struct unit_extent *extent = &unit->extents[i];
+        uint8_t key[VV_VOLUME_KEY_MAX];
+        uint8_t value[VV_EXTENT_RECORD_MAX];
+        struct vv_bytes bytes = {key, vv_key_extent(key, extent->data_id, extent->index)};
+        if (extent->is_absent)
+            vv_lsm_delete(volume->lsm, unit->last, bytes);
+        else
+            vv_lsm_put(volume->lsm, unit->last, bytes,
+                       (struct vv_bytes){value, vv_extent_encode(&extent->result, value)});
+        bytes.len = vv_key_allocated(key, extent->inode, extent->data_id);
+        if (extent->allocated != 0)
+            vv_lsm_merge(volume->lsm, unit->last, bytes, extent->allocated, 0);
+    }
+}
+
+static void write_reclaimed(struct unit *unit)
+{
+    struct vv_volume *volume = unit->volume;
+    for (size_t i = 0; i < unit->reclaimed_count; i++) {
+        const struct reclaimed *gone = &unit->reclaimed[i];
+        if (is_extent_of(unit, gone->data_id, gone->index))
+            continue;
+        uint8_t key[VV_VOLUME_KEY_MAX];
+        struct vv_bytes bytes = {key, vv_key_extent(key, gone->data_id, gone->index)};
+        vv_lsm_delete(volume->lsm, unit->last, bytes);
+        bytes.len = vv_key_allocated(key, gone->inode, gone->data_id);
+        vv_lsm_merge(volume->lsm, unit->last, bytes,
+                     -(int64_t)vv_extent_allocated(&gone->record), 0);
+    }
+    vv_list_each (node, &unit->done_ranges) {
+        const struct vv_range *range = vv_list_entry(node, struct vv_range, in_queue);
+        uint8_t key[VV_VOLUME_KEY_MAX];
+        struct vv_bytes bytes = {
+            key, vv_key_range(key, range->data->id, range->from, range->commit)};
+        vv_lsm_delete(volume->lsm, unit->last, bytes);
+    }
+    vv_list_each (node, &unit->done_drops) {
+        const struct vv_data *data = vv_list_entry(node, struct vv_data, in_queue);
+        uint8_t key[VV_VOLUME_KEY_MAX];
+        struct vv_bytes bytes = {key, vv_key_orphan_data(key, data->id)};
+        vv_lsm_delete(volume->lsm, unit->last, bytes);
+        bytes.len = vv_key_allocated(key, data->inode, data->id);
+        vv_lsm_delete(volume->lsm, unit->last, bytes);
+    }
+}
+
+static void write_sums(struct unit *unit)
+{
+    struct vv_volume *volume = unit->volume;
+    for (size_t i = 0; i < unit->sum_count; i++) {
+        const struct segment_sum *sum = &unit->sums[i];
+        uint8_t key[VV_VOLUME_KEY_MAX];
+        struct vv_bytes bytes = {key, vv_key_segment(key, &sum->id)};
+        vv_lsm_merge(volume->lsm, unit->last, bytes, sum->total, sum->live);
+        if (sum->live <= 0)
+            vv_candidate_add(volume, &sum->id, unit->last);
+        volume->stats.live_bytes += (uint64_t)sum->live;
+        volume->stats.total_bytes += (uint64_t)sum->total;
+        volume->stats.segments += sum->total > 0;
+    }
+    while (!vv_list_is_empty(&volume->new_segments)) {
+        struct vv_new_segment *segment =
+            vv_list_first(&volume->new_segments, struct vv_new_segment, node);
+        vv_list_remove(&segment->node);
+        vv_free(segment);
+    }
+}
+
+/* Bytes of these commits are no longer "dirty" for st_blocks: the allocation sums have them. */
+static void settle_dirty_bytes(struct unit *unit)
+{
+    struct vv_volume *volume = unit->volume;
+    vv_list_each (node, &volume->commits) {
+        struct vv_commit *commit = vv_list_entry(node, struct vv_commit, node);
+        if (commit->number < unit->first || commit->number > unit->last)
+            continue;
+        vv_list_each (layer_node, &commit->layers) {
+            struct vv_layer *layer = vv_list_entry(layer_node, struct vv_layer, in_commit);
+            if (!layer->is_zero && !layer->is_settled)
+                layer->extent->data->dirty_bytes -= layer->to - layer->from;
+            layer->is_settled = true;
+        }
+    }
+}
+
+static int encode_batch(struct unit *unit)
+{
+    struct vv_batch_header header = {.first_commit = unit->first};
+    header.count = unit->last - unit->first + 1;
+    memcpy(header.previous_attempt_id, unit->previous_attempt_id, 16);
+    header.counters = unit->counters;
+    vv_writer_reset(&unit->batch);
+    vv_batch_header_encode(&unit->batch, &header);
+    return vv_lsm_changes_encode(unit->volume->lsm, unit->first, unit->last, &unit->batch);
+}
+
+static int prepare(struct unit *unit, struct joined *joined)
+{
+    vv_lsm_pins_done(&unit->pins);
+    vv_lsm_pins_init(&unit->pins);
+    TRY(fetch_records(unit));
+    TRY(fold_all(unit));
+    return plan(unit, joined);
+}
+
+int vv_unit_finalise(struct unit *unit)
+{
+    struct vv_volume *volume = unit->volume;
+    struct joined *joined = NULL;
+    int err = -ENOMEM;
+    while (err < 0) {
+        if (joined == NULL)
+            joined = vv_alloc(sizeof *joined);
+        if (joined != NULL && unit->reclaimed == NULL)
+            err = vv_unit_gather_reclaims(unit);
+        else
+            err = 0;
+        if (joined != NULL && err == 0)
+            err = prepare(unit, joined);
+        if (joined == NULL)
+            err = -ENOMEM;
+        if (err == 0)
+            break;
+        if (volume->is_fenced || volume->is_abandoning) {
+            vv_free(joined);
+            return -VV_ERR_STOPPED;
+        }
+        if (err == -VV_ERR_MISS)
+            continue;
+        vv_error("volume", "a commit waits: %s", vv_err_text(err));
+        volume->store_error = err;
+        volume->store_error_tries++;
+        vv_waitq_wake_all(&volume->durable);
+        vv_rt_sleep_ns(200 * VV_NS_PER_MS);
+    }
+    vv_free(joined);
+    write_extents(unit);
+    write_reclaimed(unit);
+    write_sums(unit);
+    settle_dirty_bytes(unit);
+    volume->finalised_commit = unit->last;
+    while ((err = encode_batch(unit)) == -ENOMEM)
+        vv_rt_sleep_ns(20 * VV_NS_PER_MS);
+    return err;
+}

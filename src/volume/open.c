@@ -1,0 +1,283 @@
+/* Opening and closing a volume. */
+#include <assert.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "volume/volume_impl.h"
+
+#define MEMORY_MIN (16ull << 20)
+#define COMMIT_DELAY_DEFAULT_NS VV_NS_PER_S
+#define SYNC_TIMEOUT_DEFAULT_NS (30 * VV_NS_PER_S)
+#define REPLAYED_OBJECTS_FLUSH 16 /* log objects replayed that are worth a flush */
+
+static uint64_t bounded(uint64_t value, uint64_t low, uint64_t high)
+{
+    if (value < low)
+        return low;
+    return value > high ? high : value;
+}
+
+/* How the one memory setting is divided. Half of it is left for sealing, uploads, replay, compaction
+ * and the code itself. */
+static void share_memory(struct vv_volume *volume, const struct vv_volume_options *options)
+{
+    uint64_t memory = options->memory_bytes < MEMORY_MIN ? MEMORY_MIN : options->memory_bytes;
+    vv_budget_init(&volume->budget, NULL, memory);
+    vv_budget_init(&volume->dirty_budget, &volume->budget, memory / 4);
+    vv_budget_init(&volume->mem_budget, NULL, memory / 4);
+    vv_budget_init(&volume->cache_budget, NULL, memory / 4);
+    volume->memtable_limit = bounded(memory / 24, 512 << 10, 32 << 20);
+    volume->segment_bytes = bounded(memory / 32, 256 << 10, 16 << 20);
+    if (options->segment_bytes != 0)
+        volume->segment_bytes = bounded(options->segment_bytes, 64 << 10, 64 << 20);
+}
+
+static void init_queues(struct vv_volume *volume)
+{
+    struct vv_waitq *queues[] = {&volume->commit_work,  &volume->unit_work, &volume->flush_work,
+                                 &volume->compact_work, &volume->space_work, &volume->turn,
+                                 &volume->durable,      &volume->room,       &volume->uploads,
+                                 &volume->fenced,       &volume->idle, &volume->manifest_free};
+    for (size_t i = 0; i < sizeof queues / sizeof queues[0]; i++)
+        vv_waitq_init(queues[i]);
+    vv_list_init(&volume->new_segments);
+    vv_list_init(&volume->reclaims);
+    vv_list_init(&volume->drops);
+    vv_list_init(&volume->tail);
+    vv_list_init(&volume->commits);
+}
+
+static void on_store_state(void *arg, int err)
+{
+    struct vv_volume *volume = arg;
+    if (err == 0 && volume->store_error != 0)
+        vv_info("volume", "the store answers again");
+    if (err < 0 && volume->store_error != err)
+        vv_warn("volume", "the store: %s; it is tried again", vv_err_text(err));
+    volume->store_error = err;
+    volume->store_error_tries = err == 0 ? 0 : volume->store_error_tries + 1;
+    vv_waitq_wake_all(&volume->durable);
+}
+
+static int put_table(void *arg, const char *name, const uint8_t attempt_id[16],
+                     const struct iovec *iov, int count)
+{
+    struct vv_volume *volume = arg;
+    return vv_log_put_object(volume->log, name, attempt_id, iov, count);
+}
+
+static int make_parts(struct vv_volume *volume)
+{
+    TRY(vv_map_init(&volume->data));
+    TRY(vv_map_init(&volume->extents));
+    TRY(vv_map_init(&volume->touches));
+    TRY(vv_map_init(&volume->segrefs));
+    TRY(vv_map_init(&volume->candidates));
+    TRY(vv_cache_new(&volume->cache_budget, volume->cache_budget.limit, &volume->cache));
+    struct vv_lsm_options options = {
+        .store = volume->store,
+        .ring = volume->ring,
+        .cache = volume->cache,
+        .mem_budget = &volume->mem_budget,
+        .table_bytes = bounded(volume->budget.limit / 32, 256 << 10, 8 << 20),
+        .level1_bytes = bounded(volume->budget.limit / 4, 2 << 20, 64 << 20),
+        .put = put_table,
+        .put_arg = volume,
+        .settings = &volume->settings,
+    };
+    return vv_lsm_new(&options, &volume->lsm);
+}
+
+/* ---- replay ---- */
+
+static int replay_base(void *arg, const struct vv_manifest *manifest)
+{
+    struct vv_volume *volume = arg;
+    volume->settings = manifest->settings;
+    volume->keys_number = manifest->keys_number;
+    volume->counters = manifest->counters;
+    volume->tail_count = 0;
+    return vv_lsm_load(volume->lsm, manifest->tables, manifest->table_count);
+}
+
+static int replay_batch(void *arg, const struct vv_segment_id *id,
+                        const struct vv_batch_header *header, struct vv_bytes payload,
+                        uint64_t object_bytes)
+{
+    struct vv_volume *volume = arg;
+    (void)id;
+    (void)object_bytes;
+    volume->tail_count++;
+    return vv_lsm_changes_apply(volume->lsm, header->first_commit + header->count - 1, payload);
+}
+
+static int apply_record(void *arg, uint64_t commit, struct vv_bytes plain)
+{
+    return vv_record_apply(arg, commit, plain);
+}
+
+static void take_counters(struct vv_volume *volume, struct vv_counters counters)
+{
+    if (counters.next_inode > volume->counters.next_inode)
+        volume->counters.next_inode = counters.next_inode;
+    if (counters.next_data_id > volume->counters.next_data_id)
+        volume->counters.next_data_id = counters.next_data_id;
+}
+
+static int replay_journal(struct vv_volume *volume, uint64_t last, bool is_current,
+                          uint64_t *out_last)
+{
+    *out_last = last;
+    if (volume->journal == NULL)
+        return 0;
+    if (!is_current)
+        return vv_journal_reset(volume->journal, last + 1);
+    TRY(vv_journal_scan(volume->journal, last, apply_record, volume, out_last));
+    if (*out_last > last)
+        vv_info("volume", "the journal holds %llu commits that the store has not: sending them",
+                (unsigned long long)(*out_last - last));
+    return *out_last == last ? vv_journal_reset(volume->journal, last + 1) : 0;
+}
+
+static int open_log(struct vv_volume *volume, const struct vv_volume_options *options)
+{
+    struct vv_log_options log_options = {
+        .store = volume->store,
+        .ring = volume->ring,
+        .journal_id = volume->journal != NULL ? vv_journal_id(volume->journal) : NULL,
+        .is_abandoning_journal = options->is_abandoning_journal,
+        .is_syncing_replay = options->is_syncing_replay,
+        .on_store_state = on_store_state,
+        .on_store_state_arg = volume,
+    };
+    struct vv_log_replay replay = {volume, replay_base, replay_batch};
+    bool is_current = false;
+    uint64_t last = 0;
+    if (volume->is_read_only) {
+        struct vv_manifest manifest = {0};
+        TRY(vv_log_read(&log_options, &replay, &manifest));
+        volume->epoch = manifest.epoch;
+        vv_manifest_done(&manifest);
+        return vv_commit_init(volume, UINT64_MAX / 2);
+    }
+    TRY(vv_log_open(&log_options, &replay, &volume->log, &is_current));
+    volume->epoch = vv_log_epoch(volume->log);
+    vv_lsm_set_epoch(volume->lsm, volume->epoch);
+    take_counters(volume, vv_log_counters(volume->log));
+    volume->bucket_commit = vv_log_last_commit(volume->log);
+    volume->finalised_commit = volume->bucket_commit;
+    TRY(replay_journal(volume, volume->bucket_commit, is_current, &last));
+    volume->journaled_commit = last;
+    volume->is_flush_due = volume->tail_count > REPLAYED_OBJECTS_FLUSH;
+    volume->tail_count = 0;
+    return vv_commit_init(volume, last + 1);
+}
+
+static int start_fibers(struct vv_volume *volume)
+{
+    struct {
+        void (*fn)(void *);
+        const char *name;
+    } fibers[] = {{vv_commit_fiber, "commit"},
+                  {vv_unit_fiber, "units"},
+                  {vv_flush_fiber, "flush"},
+                  {vv_compact_fiber, "compact"},
+                  {vv_space_fiber, "space"}};
+    for (size_t i = 0; i < sizeof fibers / sizeof fibers[0]; i++) {
+        TRY(vv_fiber_start(fibers[i].fn, volume, fibers[i].name));
+        volume->fibers++;
+    }
+    return 0;
+}
+
+void vv_volume_fiber_ended(struct vv_volume *volume)
+{
+    volume->fibers--;
+    vv_waitq_wake_all(&volume->idle);
+}
+
+/* Ends every fiber without sending anything more, and frees everything. */
+static void tear_down(struct vv_volume *volume)
+{
+    volume->is_abandoning = true;
+    volume->is_stopping = true;
+    vv_timer_cancel(&volume->commit_timer);
+    vv_timer_cancel(&volume->unit_timer);
+    vv_volume_wake_all(volume);
+    vv_log_close(volume->log);
+    while (volume->fibers > 0) {
+        vv_volume_wake_all(volume);
+        vv_waitq_wait(&volume->idle, VV_NEVER);
+    }
+    vv_timer_cancel(&volume->commit_timer);
+    vv_timer_cancel(&volume->unit_timer);
+    vv_volume_free_dirty(volume);
+    vv_commit_free_all(volume);
+    vv_space_free(volume);
+    vv_lsm_free(volume->lsm);
+    vv_cache_free(volume->cache);
+    vv_journal_close(volume->journal);
+    vv_map_done(&volume->data);
+    vv_map_done(&volume->extents);
+    vv_map_done(&volume->touches);
+    vv_map_done(&volume->segrefs);
+    vv_map_done(&volume->candidates);
+    vv_free(volume);
+}
+
+static int open_parts(struct vv_volume *volume, const struct vv_volume_options *options)
+{
+    TRY(make_parts(volume));
+    if (options->journal_path != NULL && !options->is_read_only) {
+        TRY(vv_journal_open(options->journal_path, options->ring, &volume->settings,
+                            options->journal_file_bytes, &volume->journal));
+    }
+    TRY(open_log(volume, options));
+    if (options->settings != NULL)
+        volume->settings = *options->settings;
+    TRY(vv_space_load(volume));
+    return volume->is_read_only ? 0 : start_fibers(volume);
+}
+
+int vv_volume_open(const struct vv_volume_options *options, struct vv_volume **out_volume)
+{
+    struct vv_volume *volume = vv_zalloc(sizeof *volume);
+    if (volume == NULL)
+        return -ENOMEM;
+    volume->store = options->store;
+    volume->ring = options->ring;
+    volume->durability = options->durability;
+    volume->is_read_only = options->is_read_only;
+    volume->commit_delay_ns =
+        options->commit_delay_ns != 0 ? options->commit_delay_ns : COMMIT_DELAY_DEFAULT_NS;
+    volume->sync_timeout_ns =
+        options->sync_timeout_ns != 0 ? options->sync_timeout_ns : SYNC_TIMEOUT_DEFAULT_NS;
+    if (options->settings != NULL)
+        volume->settings = *options->settings;
+    share_memory(volume, options);
+    init_queues(volume);
+    int err = open_parts(volume, options);
+    if (err < 0) {
+        tear_down(volume);
+        return err;
+    }
+    vv_volume_wake_all(volume);
+    *out_volume = volume;
+    return 0;
+}
+
+int vv_volume_close(struct vv_volume *volume)
+{
+    if (volume == NULL)
+        return 0;
+    int err = 0;
+    if (!volume->is_read_only) {
+        err = vv_volume_sync_bucket(volume);
+        if (err == 0)
+            err = vv_volume_flush(volume);
+        if (err < 0 && vv_volume_sync(volume, 0) == 0)
+            err = 0; /* the journal has it all */
+    }
+    tear_down(volume);
+    return err;
+}

@@ -1,0 +1,265 @@
+/* Units: runs of frozen commits on their way to the bucket as one log object each. */
+#include "volume/unit_impl.h"
+
+#include <assert.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "base/plant.h"
+
+static void unit_free(struct unit *unit)
+{
+    vv_unit_reclaims_undo(unit);
+    vv_segment_builder_free(unit->builder);
+    for (size_t i = 0; i < unit->extent_count; i++)
+        vv_free(unit->extents[i].pieces);
+    vv_free(unit->extents);
+    vv_free(unit->frames);
+    vv_free(unit->reclaimed);
+    vv_free(unit->sums);
+    vv_writer_done(&unit->batch);
+    vv_lsm_pins_done(&unit->pins);
+    vv_free(unit);
+}
+
+static int wait_turn(struct unit *unit)
+{
+    struct vv_volume *volume = unit->volume;
+    while (volume->unit_turn != unit->ordinal) {
+        if (volume->is_fenced || volume->is_abandoning)
+            return -VV_ERR_STOPPED;
+        vv_waitq_wait(&volume->turn, VV_NEVER);
+    }
+    return 0;
+}
+
+static int wait_moving(struct unit *unit)
+{
+    struct vv_volume *volume = unit->volume;
+    vv_list_each (node, &volume->commits) {
+        struct vv_commit *commit = vv_list_entry(node, struct vv_commit, node);
+        if (commit->number >= unit->first && commit->number <= unit->last)
+            TRY(vv_commit_wait_uploads(volume, commit));
+    }
+    return 0;
+}
+
+struct finish {
+    struct unit *unit;
+    const struct iovec *iov;
+    int iov_count;
+    size_t bytes;
+    int err;
+};
+
+static void finish_run(void *arg)
+{
+    struct finish *finish = arg;
+    struct unit *unit = finish->unit;
+    finish->err = vv_segment_finish(unit->builder, unit->batch.ptr, unit->batch.len, &finish->iov,
+                                    &finish->iov_count, &finish->bytes);
+}
+
+static int put(struct unit *unit)
+{
+    struct vv_volume *volume = unit->volume;
+    struct finish finish = {.unit = unit};
+    for (;;) {
+        if (unit->batch.len > 16384)
+            vv_rt_offload(finish_run, &finish);
+        else
+            finish_run(&finish);
+        if (finish.err != -ENOMEM)
+            break;
+        vv_rt_sleep_ns(20 * VV_NS_PER_MS);
+    }
+    TRY(finish.err);
+    volume->stats.log_bytes += finish.bytes;
+    volume->tail_bytes += finish.bytes;
+    return vv_log_put(volume->log, &unit->id, unit->attempt_id, finish.iov, finish.iov_count);
+}
+
+/* Bytes that are a frame of their own go to the cache instead of the heap. */
+static void cache_frames(struct unit *unit)
+{
+    for (size_t i = 0; i < unit->frame_count; i++) {
+        struct vv_layer *layer = unit->frames[i].layer;
+        if (layer->buf == NULL || layer->buf->refs != 1 || layer->buf_at != layer->from)
+            continue;
+        struct vv_cache_key key;
+        vv_frame_cache_key(&unit->frames[i].loc, &key);
+        uint8_t *bytes = layer->buf->data;
+        layer->buf->data = NULL;
+        vv_cache_put(unit->volume->cache, &key, bytes, layer->to - layer->from, NULL);
+    }
+}
+
+static void confirmed(struct unit *unit, struct vv_tail_entry *entry)
+{
+    struct vv_volume *volume = unit->volume;
+    volume->bucket_commit = unit->last;
+    cache_frames(unit);
+    vv_unit_reclaims_confirmed(unit);
+    vv_commit_free_through(volume, unit->last);
+    entry->last_commit = unit->last;
+    entry->next_seq = unit->id.counter + 1;
+    vv_list_push_back(&volume->tail, &entry->node);
+    volume->tail_count++;
+    if (volume->journal != NULL)
+        vv_journal_trim(volume->journal, unit->last);
+    if (volume->tail_count >= VV_TAIL_OBJECTS_MAX || volume->tail_bytes >= VV_TAIL_BYTES_MAX)
+        volume->is_flush_due = true;
+    vv_space_kick(volume);
+    vv_volume_wake_all(volume);
+}
+
+static void unit_run(void *arg)
+{
+    struct unit *unit = arg;
+    struct vv_volume *volume = unit->volume;
+    struct vv_tail_entry *entry = NULL;
+    while ((entry = vv_zalloc(sizeof *entry)) == NULL)
+        vv_rt_sleep_ns(20 * VV_NS_PER_MS);
+    int err = wait_moving(unit);
+    if (err == 0)
+        err = vv_unit_compose(unit);
+    if (err == 0)
+        err = wait_turn(unit);
+    if (err == 0)
+        err = vv_unit_finalise(unit);
+    volume->unit_turn++;
+    vv_waitq_wake_all(&volume->turn);
+    if (err == 0)
+        err = put(unit);
+    if (err == 0) {
+        confirmed(unit, entry);
+    } else {
+        vv_free(entry);
+        if (err != -VV_ERR_STOPPED && err != -VV_ERR_FENCED)
+            vv_error("volume", "commits %llu to %llu failed for good: %s",
+                     (unsigned long long)unit->first, (unsigned long long)unit->last,
+                     vv_err_text(err));
+        if (err != -VV_ERR_STOPPED)
+            vv_volume_fence(volume);
+    }
+    unit_free(unit);
+    volume->units_under_way--;
+    vv_volume_wake_all(volume);
+    vv_volume_fiber_ended(volume);
+}
+
+/* The commits that the next unit takes: from the first that is in none. */
+static bool choose(struct vv_volume *volume, struct vv_commit **out_first,
+                   struct vv_commit **out_last)
+{
+    bool is_journaling = vv_volume_is_journaling(volume);
+    uint64_t bytes = 0;
+    *out_first = NULL;
+    *out_last = NULL;
+    vv_list_each (node, &volume->commits) {
+        struct vv_commit *commit = vv_list_entry(node, struct vv_commit, node);
+        if (commit->is_in_unit)
+            continue;
+        if (!commit->is_frozen || (is_journaling && !commit->is_journaled))
+            break;
+        if (*out_first == NULL)
+            *out_first = commit;
+        *out_last = commit;
+        bytes += commit->plain_bytes;
+        if (commit->is_boundary || bytes >= VV_UNIT_BYTES_MAX)
+            break;
+    }
+    return *out_first != NULL;
+}
+
+/* In journal mode uploads gather for a while; otherwise a frozen commit goes at once. */
+static bool is_unit_due(struct vv_volume *volume, const struct vv_commit *last)
+{
+    if (!vv_volume_is_journaling(volume) || volume->is_stopping || volume->is_pressed ||
+        volume->is_unit_due || last->is_boundary || volume->want_bucket > volume->bucket_commit)
+        return true;
+    uint64_t bytes = 0;
+    vv_list_each (node, &volume->commits) {
+        const struct vv_commit *commit = vv_list_entry(node, struct vv_commit, node);
+        if (!commit->is_in_unit && commit->is_frozen)
+            bytes += commit->plain_bytes;
+    }
+    return bytes >= VV_JOURNAL_UNIT_BYTES || bytes >= volume->dirty_budget.limit / 4;
+}
+
+static struct unit *unit_new(struct vv_volume *volume, const struct vv_commit *first,
+                             const struct vv_commit *last)
+{
+    struct unit *unit = vv_zalloc(sizeof *unit);
+    if (unit == NULL)
+        return NULL;
+    unit->volume = volume;
+    unit->first = first->number;
+    unit->last = last->number;
+    unit->counters = last->counters;
+    unit->is_boundary = last->is_boundary;
+    unit->id = vv_log_next_id(volume->log);
+    unit->batch = vv_writer_new();
+    vv_list_init(&unit->done_ranges);
+    vv_list_init(&unit->done_drops);
+    vv_lsm_pins_init(&unit->pins);
+    if (vv_segment_builder_new(volume->ring, &unit->id, &volume->settings, &unit->builder) < 0) {
+        unit_free(unit);
+        return NULL;
+    }
+    memcpy(unit->attempt_id, vv_segment_builder_header(unit->builder)->attempt_id, 16);
+    return unit;
+}
+
+static int unit_start(struct vv_volume *volume, struct vv_commit *first, struct vv_commit *last)
+{
+    struct unit *unit = unit_new(volume, first, last);
+    if (unit == NULL)
+        return -ENOMEM;
+    int err = vv_fiber_start(unit_run, unit, "unit");
+    if (err < 0) {
+        unit_free(unit);
+        return err;
+    }
+    vv_log_assign(volume->log, unit->attempt_id, unit->previous_attempt_id);
+    unit->ordinal = volume->unit_ordinal++;
+    volume->units_under_way++;
+    volume->fibers++;
+    for (struct vv_commit *commit = first;;
+         commit = vv_list_entry(commit->node.next, struct vv_commit, node)) {
+        commit->is_in_unit = true;
+        if (commit == last)
+            break;
+    }
+    return 0;
+}
+
+/* Is everything out, so that the gatherer may end? */
+static bool is_drained(const struct vv_volume *volume)
+{
+    return volume->is_stopping && vv_commit_is_empty(volume->open) &&
+           volume->bucket_commit + 1 >= volume->open->number;
+}
+
+void vv_unit_fiber(void *arg)
+{
+    struct vv_volume *volume = arg;
+    while (!volume->is_fenced && !volume->is_abandoning && !is_drained(volume)) {
+        struct vv_commit *first, *last;
+        if (volume->units_under_way < VV_UNITS_MAX && choose(volume, &first, &last) &&
+            is_unit_due(volume, last)) {
+            if (unit_start(volume, first, last) < 0) {
+                vv_rt_sleep_ns(20 * VV_NS_PER_MS);
+                continue;
+            }
+            struct vv_commit *rest_first, *rest_last;
+            if (!choose(volume, &rest_first, &rest_last)) {
+                volume->is_unit_due = false;
+                volume->is_pressed = volume->dirty_waiters > 0;
+            }
+            continue;
+        }
+        vv_waitq_wait(&volume->unit_work, VV_NEVER);
+    }
+    vv_volume_fiber_ended(volume);
+}

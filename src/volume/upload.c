@@ -1,0 +1,236 @@
+/* Data segments: bytes of the open commit that do not wait for it. */
+#include <assert.h>
+#include <string.h>
+
+#include "base/log.h"
+#include "volume/volume_impl.h"
+
+#define INLINE_SEAL_BYTES (32u << 10)
+
+struct seal_run {
+    struct vv_segment_builder *builder;
+    struct vv_seal_job *jobs;
+    size_t count, next;
+    int err;
+};
+
+static void seal_run(void *arg)
+{
+    struct seal_run *run = arg;
+    run->err = 0;
+    while (run->next < run->count && run->err == 0) {
+        struct vv_seal_job *job = &run->jobs[run->next];
+        run->err = vv_segment_add(run->builder, &job->origin, job->bytes, job->len, &job->loc);
+        if (run->err == 0)
+            run->next++;
+    }
+}
+
+void vv_seal_jobs(struct vv_segment_builder *builder, struct vv_seal_job *jobs, size_t count)
+{
+    struct seal_run run = {builder, jobs, count, 0, 0};
+    size_t bytes = 0;
+    for (size_t i = 0; i < count; i++)
+        bytes += jobs[i].len;
+    for (;;) {
+        if (bytes <= INLINE_SEAL_BYTES)
+            seal_run(&run);
+        else
+            vv_rt_offload(seal_run, &run);
+        if (run.err == 0)
+            return;
+        assert(run.err == -ENOMEM);
+        vv_rt_sleep_ns(20 * VV_NS_PER_MS);
+    }
+}
+
+struct upload {
+    struct vv_volume *volume;
+    struct vv_commit *commit; /* only its moving_count is touched: it stays until that is 0 */
+    struct vv_segment_id id;
+    struct vv_new_segment *record;
+    struct vv_layer **layers;
+    struct vv_seal_job *jobs;
+    size_t count;
+    uint64_t bytes;
+};
+
+static void upload_free(struct upload *upload)
+{
+    vv_free(upload->layers);
+    vv_free(upload->jobs);
+    vv_free(upload->record);
+    vv_free(upload);
+}
+
+/* The layer's bytes are in a confirmed segment: hand them to the cache. */
+static void layer_sealed(struct vv_volume *volume, struct vv_layer *layer,
+                         const struct vv_frame_loc *loc)
+{
+    struct vv_buf *buf = layer->buf;
+    if (layer->extent == NULL)
+        return;
+    layer->state = VV_LAYER_SEALED;
+    layer->loc = *loc;
+    int err = vv_segref_hold(volume, &loc->segment);
+    assert(err == 0); /* the upload holds it already: counting up needs no memory */
+    (void)err;
+    layer->buf = NULL;
+    vv_buf_to_cache(volume, buf, layer->from - layer->buf_at, layer->to - layer->from, loc);
+}
+
+void vv_buf_to_cache(struct vv_volume *volume, struct vv_buf *buf, uint32_t at, uint32_t len,
+                     const struct vv_frame_loc *loc)
+{
+    if (buf->refs == 1 && at == 0) {
+        struct vv_cache_key key;
+        vv_frame_cache_key(loc, &key);
+        uint8_t *bytes = buf->data;
+        buf->data = NULL;
+        vv_cache_put(volume->cache, &key, bytes, len, NULL);
+    }
+    vv_buf_unref(buf);
+}
+
+static int upload_put(struct upload *upload)
+{
+    struct vv_volume *volume = upload->volume;
+    struct vv_segment_builder *builder = NULL;
+    const struct iovec *iov;
+    int iov_count;
+    size_t bytes;
+    char name[VV_STORE_NAME_MAX + 1];
+    int err;
+    while ((err = vv_segment_builder_new(volume->ring, &upload->id, &volume->settings, &builder)) ==
+           -ENOMEM)
+        vv_rt_sleep_ns(20 * VV_NS_PER_MS);
+    TRY(err);
+    vv_seal_jobs(builder, upload->jobs, upload->count);
+    while ((err = vv_segment_finish(builder, NULL, 0, &iov, &iov_count, &bytes)) == -ENOMEM)
+        vv_rt_sleep_ns(20 * VV_NS_PER_MS);
+    vv_segment_name(&upload->id, name, sizeof name);
+    if (err == 0)
+        err = vv_log_put_object(volume->log, name,
+                                vv_segment_builder_header(builder)->attempt_id, iov, iov_count);
+    volume->stats.data_bytes += bytes;
+    for (size_t i = 0; i < upload->count; i++)
+        upload->record->bytes += upload->jobs[i].loc.len;
+    vv_segment_builder_free(builder);
+    return err;
+}
+
+static void upload_run(void *arg)
+{
+    struct upload *upload = arg;
+    struct vv_volume *volume = upload->volume;
+    int err = upload_put(upload);
+    if (err == -VV_ERR_FENCED || err == -VV_ERR_NOT_OURS)
+        vv_volume_fence(volume);
+    for (size_t i = 0; i < upload->count; i++) {
+        if (err == 0)
+            layer_sealed(volume, upload->layers[i], &upload->jobs[i].loc);
+        vv_layer_unref(upload->layers[i]);
+        if (err == 0)
+            upload->commit->moving_count--;
+    }
+    if (err == 0) {
+        vv_list_push_back(&volume->new_segments, &upload->record->node);
+        upload->record = NULL;
+        vv_commit_changed(volume);
+    }
+    vv_segref_release(volume, &upload->id);
+    volume->uploads_under_way--;
+    upload_free(upload);
+    vv_waitq_wake_all(&volume->uploads);
+    vv_waitq_wake_all(&volume->commit_work);
+    vv_volume_fiber_ended(volume);
+}
+
+static size_t gather(struct vv_volume *volume, struct upload *upload, size_t max, bool is_forced)
+{
+    const struct vv_commit *open = volume->open;
+    const struct vv_extent *newest = NULL;
+    if (!is_forced && !vv_list_is_empty(&open->layers))
+        newest = vv_list_last(&open->layers, struct vv_layer, in_commit)->extent;
+    size_t count = 0;
+    vv_list_each (node, &open->layers) {
+        struct vv_layer *layer = vv_list_entry(node, struct vv_layer, in_commit);
+        if (upload->bytes >= volume->segment_bytes || count == max)
+            break;
+        if (layer->state != VV_LAYER_PLAIN || layer->is_zero || layer->extent == newest)
+            continue;
+        struct vv_seal_job *job = &upload->jobs[count];
+        job->origin.data_id = layer->extent->data->id;
+        job->origin.extent = layer->extent->index;
+        job->bytes = layer->buf->data + (layer->from - layer->buf_at);
+        job->len = layer->to - layer->from;
+        upload->layers[count++] = layer;
+        upload->bytes += job->len;
+    }
+    return count;
+}
+
+static size_t count_plain(const struct vv_commit *commit, uint64_t limit)
+{
+    size_t count = 0;
+    uint64_t bytes = 0;
+    vv_list_each (node, &commit->layers) {
+        const struct vv_layer *layer = vv_list_entry(node, struct vv_layer, in_commit);
+        if (layer->state != VV_LAYER_PLAIN || layer->is_zero)
+            continue;
+        bytes += layer->to - layer->from;
+        count++;
+        if (bytes >= limit)
+            break;
+    }
+    return count;
+}
+
+static struct upload *upload_new(struct vv_volume *volume, bool is_forced)
+{
+    size_t max = count_plain(volume->open, volume->segment_bytes) + 1;
+    struct upload *upload = vv_zalloc(sizeof *upload);
+    if (upload == NULL)
+        return NULL;
+    upload->volume = volume;
+    upload->commit = volume->open;
+    upload->layers = vv_calloc(max, sizeof *upload->layers);
+    upload->jobs = vv_calloc(max, sizeof *upload->jobs);
+    upload->record = vv_zalloc(sizeof *upload->record);
+    upload->id.epoch = volume->epoch;
+    upload->id.counter = volume->segment_counter;
+    upload->id.kind = VV_SEGMENT_DATA;
+    if (upload->layers != NULL && upload->jobs != NULL && upload->record != NULL)
+        upload->count = gather(volume, upload, max, is_forced);
+    if (upload->count == 0 || vv_segref_hold(volume, &upload->id) < 0) {
+        upload_free(upload);
+        return NULL;
+    }
+    upload->record->id = upload->id;
+    vv_list_init(&upload->record->node);
+    return upload;
+}
+
+void vv_upload_start(struct vv_volume *volume, bool is_forced)
+{
+    if (volume->uploads_under_way >= VV_UPLOADS_MAX || volume->is_fenced || volume->is_read_only)
+        return;
+    struct upload *upload = upload_new(volume, is_forced);
+    if (upload == NULL)
+        return;
+    if (vv_fiber_start(upload_run, upload, "upload") < 0) {
+        vv_segref_release(volume, &upload->id);
+        upload_free(upload);
+        return;
+    }
+    volume->fibers++;
+    volume->segment_counter++;
+    volume->uploads_under_way++;
+    upload->commit->moving_count += (uint32_t)upload->count;
+    for (size_t i = 0; i < upload->count; i++) {
+        struct vv_layer *layer = upload->layers[i];
+        layer->refs++;
+        layer->state = VV_LAYER_MOVING;
+        volume->open->plain_bytes -= layer->to - layer->from;
+    }
+}

@@ -1,0 +1,343 @@
+/* Private to volume: its state, and the functions its files share.
+ *
+ * File bytes in memory: a `data` (one data id) has `extents`, an extent has `layers`, newest first. A layer is one
+ * contiguous range of bytes (or zeros) written in one commit. A layer is dropped when its commit is confirmed
+ * in the bucket; until then it lies over what the extent record says, also when the record
+ * already names its frame (finalised, not confirmed). Layers of a commit never change after it is frozen.
+ *
+ * Commits: one is open; freezing closes it and opens the next. A `unit` is a run of frozen commits that goes
+ * to the bucket as one log object. Units are sealed in parallel, finalised in order (one at a time holds the turn),
+ * put in parallel, and confirmed in order. Extent records, segment and allocation sums are written at
+ * finalise and nowhere else (PROTOCOL 10).
+ *
+ * Hidden: a range tombstone of commit c hides extent records and layers of commits < c in its range. */
+#ifndef VV_VOLUME_VOLUME_IMPL_H
+#define VV_VOLUME_VOLUME_IMPL_H
+
+#include <errno.h>
+
+#include "base/alloc.h"
+#include "base/list.h"
+#include "base/map.h"
+#include "log/journal.h"
+#include "log/log.h"
+#include "rt/rt.h"
+#include "volume/extent.h"
+#include "volume/volume.h"
+
+#define VV_UNITS_MAX 4            /* units between seal and confirmation */
+#define VV_UPLOADS_MAX 4          /* data segments on their way */
+#define VV_TAIL_OBJECTS_MAX 64    /* log objects behind the replay point before a flush is due */
+#define VV_TAIL_BYTES_MAX (64ull << 20)
+#define VV_LAYERS_MAX 24          /* layers of one extent before a write folds them */
+#define VV_RECLAIM_EXTENTS 1024   /* extent records freed by one unit */
+#define VV_UNIT_BYTES_MAX (16ull << 20) /* dirty bytes merged into one unit */
+#define VV_JOURNAL_UNIT_BYTES (4ull << 20) /* journaled bytes at which an upload is due */
+#define VV_SYNC_SEGMENT_BYTES (1ull << 20) /* dirty bytes at a sync worth a data segment of their own */
+#define VV_EXTENTS_NO_END UINT64_MAX
+
+/* Shared bytes. data is vv_alloc'ed; charge is what the dirty budget holds for it. */
+struct vv_buf {
+    uint32_t refs;
+    uint32_t capacity;
+    uint8_t *data;
+    struct vv_budget *budget;
+    uint32_t charge;
+};
+
+struct vv_buf *vv_buf_new(uint32_t capacity, struct vv_budget *budget);
+void vv_buf_ref(struct vv_buf *buf);
+void vv_buf_unref(struct vv_buf *buf);
+
+enum vv_layer_state {
+    VV_LAYER_PLAIN,  /* bytes (or zeros) in memory */
+    VV_LAYER_MOVING, /* bytes in memory, on their way into a data segment */
+    VV_LAYER_SEALED  /* in a confirmed data segment at loc; bytes perhaps gone */
+};
+
+struct vv_layer {
+    struct vv_list in_extent;
+    struct vv_list in_commit;
+    struct vv_extent *extent; /* NULL once detached */
+    struct vv_commit *commit_ref;
+    uint64_t commit;
+    uint32_t refs;
+    uint32_t from, to;   /* bytes in the extent */
+    uint32_t buf_at;     /* extent byte at buf->data[0] */
+    bool is_zero;
+    bool is_settled; /* finalised: no longer counted in the data's dirty bytes */
+    uint8_t state;
+    struct vv_buf *buf;
+    struct vv_frame_loc loc; /* SEALED: the frame's plain bytes begin at `from` */
+};
+
+void vv_layer_unref(struct vv_layer *layer);
+
+struct vv_extent {
+    struct vv_map_node node;
+    struct vv_list in_data;
+    struct vv_data *data;
+    uint64_t index;
+    struct vv_list layers; /* newest first */
+    uint32_t layer_count;
+    uint64_t stamp;        /* of its last change */
+};
+
+/* A range tombstone, in memory as long as its record is in the tables. */
+struct vv_range {
+    struct vv_list in_data;
+    struct vv_list in_queue; /* volume->reclaims */
+    struct vv_data *data;
+    uint64_t from, to; /* extent indexes */
+    uint64_t commit;
+    uint64_t next;     /* where reclaiming goes on */
+};
+
+struct vv_data {
+    struct vv_map_node node;
+    uint64_t id;
+    uint64_t inode;          /* whom allocated bytes are counted for */
+    struct vv_list extents;
+    struct vv_list ranges;
+    struct vv_list in_queue; /* volume->drops, when dropped */
+    uint64_t drop_commit;    /* 0 = not dropped */
+    uint64_t drop_next;      /* where reclaiming goes on */
+    uint64_t dirty_bytes;    /* of layers not finalised, zeros not counted */
+    uint64_t stamp;          /* of the last tombstone or drop */
+    uint32_t holds;          /* fibers that need it to stay */
+};
+
+struct vv_touch {
+    struct vv_map_node node;
+    struct vv_list in_commit;
+    uint64_t inode;
+    uint64_t commit;
+};
+
+struct vv_commit {
+    struct vv_list node; /* volume->commits, oldest first; the open one is last */
+    uint64_t number;
+    struct vv_list layers;
+    struct vv_list touches;
+    struct vv_counters counters; /* after its last operation */
+    uint64_t plain_bytes;        /* of PLAIN layers */
+    uint64_t opened_ns;          /* when the first change came; 0 = none */
+    bool is_frozen;
+    bool is_boundary;            /* memtables rotate behind it: a unit ends here */
+    bool is_journaled;
+    bool is_in_unit;
+    uint32_t moving_count;       /* MOVING layers, attached or not */
+};
+
+/* A segment that something in this process counts on: it must not be deleted. */
+struct vv_segref {
+    struct vv_map_node node;
+    struct vv_segment_id id;
+    uint32_t holds;
+};
+
+/* A segment whose live bytes may have reached zero. */
+struct vv_candidate {
+    struct vv_map_node node;
+    struct vv_segment_id id;
+    uint64_t commit; /* the last commit that debited it */
+};
+
+/* A data segment that is confirmed but has no 'S' record yet. */
+struct vv_new_segment {
+    struct vv_list node;
+    struct vv_segment_id id;
+    uint64_t bytes;
+};
+
+/* Units that are confirmed and not yet behind the replay point. */
+struct vv_tail_entry {
+    struct vv_list node;
+    uint64_t last_commit;
+    uint64_t next_seq;
+    uint64_t bytes;
+};
+
+struct vv_volume {
+    struct vv_store *store;
+    const struct vv_keyring *ring;
+    struct vv_log *log;
+    struct vv_lsm *lsm;
+    struct vv_cache *cache;
+    struct vv_journal *journal;
+    struct vv_seal_settings settings;
+    enum vv_durability durability;
+    bool is_read_only;
+    bool is_syncing_replay;
+
+    struct vv_budget budget, dirty_budget, mem_budget, cache_budget;
+    uint64_t memtable_limit; /* newest memtable bytes at which a freeze rotates */
+    uint64_t segment_bytes;
+    uint64_t commit_delay_ns, sync_timeout_ns;
+    uint64_t epoch;
+    uint64_t segment_counter; /* next data segment */
+    uint64_t keys_number;
+    struct vv_counters counters;
+
+    struct vv_map data;    /* struct vv_data by id */
+    struct vv_map extents; /* struct vv_extent by (id, index) */
+    struct vv_map touches; /* struct vv_touch by inode */
+    struct vv_map segrefs, candidates;
+    struct vv_list new_segments, reclaims, drops, tail;
+    uint64_t tail_bytes;
+    unsigned tail_count;
+    uint64_t stamp; /* counts changes of extents */
+    uint64_t range_count;
+    unsigned dirty_waiters; /* writers that wait for the dirty budget */
+
+    struct vv_list commits;
+    struct vv_commit *open;
+    struct vv_commit *spare_commit; /* freezing cannot fail */
+    uint64_t journaled_commit;      /* all up to here are in the journal */
+    uint64_t bucket_commit;         /* ... are confirmed in the bucket */
+    uint64_t finalised_commit;
+    uint64_t want_commit;           /* somebody waits for this one to be durable */
+    uint64_t want_bucket;           /* ... in the bucket */
+    bool is_pressed;                /* memory is short: everything out */
+    int store_error;
+    unsigned store_error_tries; /* failed tries since the last success */
+
+    unsigned units_under_way;
+    uint64_t unit_ordinal, unit_turn;
+    unsigned uploads_under_way;
+    uint64_t moving_bytes;
+
+    struct vv_waitq commit_work, unit_work, flush_work, compact_work, space_work; /* background fibers */
+    struct vv_waitq turn, durable, room, uploads, fenced, idle, manifest_free;
+    bool is_writing_manifest, is_settings_changed;
+    bool is_stopping;   /* send everything out, then end */
+    bool is_abandoning; /* end now */
+    bool is_fenced;
+    unsigned fibers; /* background fibers alive */
+    struct vv_timer commit_timer, unit_timer;
+    bool is_timer_due; /* the open commit is old enough */
+    bool is_unit_due;  /* journaled commits are old enough to go to the bucket */
+    bool is_space_due; /* reclaiming wants a commit */
+    bool is_flush_due; /* the next freeze rotates the memtables */
+    bool is_sweep_due; /* a manifest was confirmed: look for what can be deleted */
+    bool is_flushing, is_compacting, is_sweeping;
+
+    uint64_t store_free, store_total;
+    struct vv_volume_stats stats;
+};
+
+/* ---- dirty.c: data, extents, layers (none suspends) ---- */
+
+struct vv_data *vv_data_find(struct vv_volume *volume, uint64_t id);
+/* NULL when there is no memory. */
+struct vv_data *vv_data_make(struct vv_volume *volume, uint64_t id, uint64_t inode);
+/* Free it if nothing hangs on it. */
+void vv_data_tidy(struct vv_volume *volume, struct vv_data *data);
+struct vv_extent *vv_extent_find(struct vv_volume *volume, uint64_t data_id, uint64_t index);
+struct vv_extent *vv_extent_make(struct vv_volume *volume, struct vv_data *data, uint64_t index);
+void vv_extent_tidy(struct vv_volume *volume, struct vv_extent *extent);
+struct vv_layer *vv_layer_new(uint32_t from, uint32_t to);
+/* Put on top of the extent, as part of `commit`. Takes over the caller's reference. */
+void vv_layer_attach(struct vv_volume *volume, struct vv_extent *extent, struct vv_commit *commit,
+                     struct vv_layer *layer);
+/* Insert directly above `below` (NULL: at the bottom) instead. */
+void vv_layer_attach_above(struct vv_volume *volume, struct vv_extent *extent,
+                           struct vv_commit *commit, struct vv_layer *layer,
+                           struct vv_layer *below);
+/* Take out of extent and commit; drops the extent's reference. May free extent and data. */
+void vv_layer_detach(struct vv_volume *volume, struct vv_layer *layer);
+/* The newest tombstone commit over (data, index) among those of commits <= at; 0 = none. */
+uint64_t vv_hidden_commit(const struct vv_data *data, uint64_t index, uint64_t at);
+/* Add a tombstone to memory (its record is the caller's). -ENOMEM. */
+struct vv_range *vv_range_new(void);
+void vv_range_add(struct vv_volume *volume, struct vv_data *data, struct vv_range *range);
+void vv_range_remove(struct vv_volume *volume, struct vv_range *range);
+void vv_volume_free_dirty(struct vv_volume *volume);
+
+/* One visible stretch of an extent in memory. */
+struct vv_stretch {
+    uint32_t from, to;
+    struct vv_layer *layer;
+};
+#define VV_STRETCHES_MAX VV_COVER_MAX
+/* The visible parts of the layers of commits first..last (those not hidden as of `last`), newest over older, ascending.
+ * Layers that are SEALED without bytes count with their visible parts like the others. Returns the count; -VV_ERR_LIMIT when there are too many. */
+int vv_extent_stretches(const struct vv_extent *extent, uint64_t first, uint64_t last,
+                        struct vv_stretch *out);
+
+/* ---- segrefs, candidates (space.c) ---- */
+MUST_CHECK int vv_segref_hold(struct vv_volume *volume, const struct vv_segment_id *id);
+void vv_segref_release(struct vv_volume *volume, const struct vv_segment_id *id);
+bool vv_segref_is_held(const struct vv_volume *volume, const struct vv_segment_id *id);
+void vv_candidate_add(struct vv_volume *volume, const struct vv_segment_id *id, uint64_t commit);
+void vv_space_fiber(void *volume);
+int vv_space_sweep(struct vv_volume *volume);
+MUST_CHECK int vv_space_load(struct vv_volume *volume);
+void vv_space_kick(struct vv_volume *volume);
+void vv_space_free(struct vv_volume *volume);
+
+/* ---- read.c ---- */
+/* Read [0, VV_EXTENT_BYTES) of an extent as of `record` (may be NULL) and the layers up to `last`. Suspends. */
+MUST_CHECK int vv_extent_read(struct vv_volume *volume, uint64_t data_id, uint64_t index,
+                              const struct vv_extent_record *record, uint64_t last, uint8_t *out);
+/* The plain bytes of a frame through the cache. Suspends. */
+MUST_CHECK int vv_frame_fetch(struct vv_volume *volume, const struct vv_frame_loc *loc,
+                              const struct vv_origin *origin, struct vv_block **out_block);
+void vv_frame_cache_key(const struct vv_frame_loc *loc, struct vv_cache_key *out_key);
+/* The sealer of an object of ours, through the cache: *out_block holds it. Suspends. */
+MUST_CHECK int vv_segment_sealer(struct vv_volume *volume, const struct vv_segment_id *id,
+                                 struct vv_block **out_block, const struct vv_sealer **out_sealer);
+
+/* ---- commit.c ---- */
+MUST_CHECK int vv_commit_init(struct vv_volume *volume, uint64_t next_number);
+/* The open commit has changes now: arm the timer. */
+void vv_commit_changed(struct vv_volume *volume);
+void vv_commit_freeze(struct vv_volume *volume);
+bool vv_commit_is_empty(const struct vv_commit *commit);
+/* Memory is short: send everything out. */
+void vv_commit_press(struct vv_volume *volume);
+void vv_commit_fiber(void *volume);
+void vv_commit_free_all(struct vv_volume *volume);
+/* Drop confirmed commits up to `last`, with their layers. */
+void vv_commit_free_through(struct vv_volume *volume, uint64_t last);
+MUST_CHECK int vv_commit_wait_uploads(struct vv_volume *volume, const struct vv_commit *commit);
+bool vv_volume_is_journaling(const struct vv_volume *volume);
+void vv_volume_wake_all(struct vv_volume *volume);
+void vv_volume_fiber_ended(struct vv_volume *volume);
+MUST_CHECK int vv_volume_flush(struct vv_volume *volume);
+/* All changes so far are in the bucket on return. Suspends. */
+MUST_CHECK int vv_volume_sync_bucket(struct vv_volume *volume);
+uint64_t vv_durable_commit(const struct vv_volume *volume);
+void vv_volume_fence(struct vv_volume *volume);
+MUST_CHECK int vv_commit_new(uint64_t number, struct vv_commit **out_commit);
+
+/* ---- unit.c ---- */
+void vv_unit_fiber(void *volume); /* gathers and starts units */
+
+/* ---- upload.c: data segments ---- */
+struct vv_seal_job {
+    struct vv_origin origin;
+    const uint8_t *bytes;
+    uint32_t len;
+    struct vv_frame_loc loc; /* out */
+};
+/* Seal all jobs into the builder, on a worker when it is worth it. Waits for memory. Suspends. */
+void vv_seal_jobs(struct vv_segment_builder *builder, struct vv_seal_job *jobs, size_t count);
+/* Give a buffer's bytes to the frame cache if nobody else holds them; drops the reference. */
+void vv_buf_to_cache(struct vv_volume *volume, struct vv_buf *buf, uint32_t at, uint32_t len,
+                     const struct vv_frame_loc *loc);
+/* Start moving plain bytes of the open commit into a data segment if `is_forced` or enough has gathered. */
+void vv_upload_start(struct vv_volume *volume, bool is_forced);
+
+/* ---- record.c: journal records ---- */
+MUST_CHECK int vv_record_encode(struct vv_volume *volume, struct vv_commit *commit,
+                                struct vv_writer *writer);
+MUST_CHECK int vv_record_apply(struct vv_volume *volume, uint64_t number, struct vv_bytes plain);
+
+/* ---- flush.c ---- */
+void vv_flush_fiber(void *volume);
+void vv_compact_fiber(void *volume);
+MUST_CHECK int vv_manifest_write(struct vv_volume *volume, struct vv_lsm_edit *edit,
+                                 uint64_t flushed_commit);
+
+#endif

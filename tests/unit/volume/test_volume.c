@@ -1,0 +1,257 @@
+/* The volume against arrays of bytes: random writes, clears and drops on several data ids, syncs, reads, and
+ * reopening with and without an orderly end, with budgets small enough that everything is moved,
+ * flushed and compacted meanwhile. */
+#include "volume/volume.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "base/alloc.h"
+#include "base/text.h"
+#include "log/log.h"
+#include "rt/rt.h"
+#include "rt/sim.h"
+#include "tap.h"
+
+#define FILES 6
+#define FILE_BYTES (640u << 10)
+#define FIRST_DATA 5000
+
+struct model {
+    uint64_t data_id;
+    uint8_t *bytes;
+};
+
+struct test {
+    struct vv_store_backend *backend;
+    struct vv_store *store;
+    struct vv_keyring *ring;
+    struct vv_volume *volume;
+    struct model files[FILES];
+    unsigned steps;
+    bool is_journaling;
+    int bad;
+};
+
+struct action {
+    struct test *test;
+    struct model *file;
+    uint64_t offset, end;
+    const uint8_t *bytes;
+    uint64_t new_id;
+    struct vv_read *read;
+};
+
+static int do_write(struct vv_op *op, void *arg)
+{
+    struct action *action = arg;
+    TRY(vv_op_touch(op, action->file->data_id));
+    uint8_t key[9] = "I";
+    memcpy(key + 1, &action->file->data_id, 8);
+    TRY(vv_op_put(op, (struct vv_bytes){key, 9}, (struct vv_bytes){key, 9}));
+    return vv_op_write(op, 77, action->file->data_id, action->offset, action->bytes,
+                       action->end - action->offset);
+}
+
+static int do_clear(struct vv_op *op, void *arg)
+{
+    struct action *action = arg;
+    TRY(vv_op_touch(op, action->file->data_id));
+    return vv_op_clear(op, 77, action->file->data_id, action->offset, action->end);
+}
+
+static int do_drop(struct vv_op *op, void *arg)
+{
+    struct action *action = arg;
+    action->new_id = vv_op_new_data_id(op);
+    return vv_op_drop(op, 77, action->file->data_id);
+}
+
+static int do_read(struct vv_op *op, void *arg)
+{
+    struct action *action = arg;
+    vv_read_reset(action->read);
+    return vv_op_read(op, action->file->data_id, action->offset, action->end - action->offset,
+                      &action->read);
+}
+
+static int read_back(struct test *test, struct model *file, uint64_t from, uint64_t to)
+{
+    struct action action = {.test = test, .file = file, .offset = from, .end = to};
+    uint8_t *bytes = malloc(to - from + 1);
+    int err = vv_volume_run(test->volume, VV_OP_READ, 0, do_read, &action);
+    ssize_t got = err < 0 ? err : vv_read_finish(test->volume, action.read, bytes);
+    vv_read_free(action.read);
+    if (got >= 0 && memcmp(bytes, file->bytes + from, to - from) != 0) {
+        uint64_t at = 0;
+        while (bytes[at] == file->bytes[from + at])
+            at++;
+        tap_diag("file %d differs at %llu of %llu..%llu: %02x, not %02x", (int)(file - test->files),
+                 (unsigned long long)(from + at), (unsigned long long)from, (unsigned long long)to,
+                 bytes[at], file->bytes[from + at]);
+        got = -EILSEQ;
+    }
+    free(bytes);
+    if (got < 0 && test->bad++ == 0)
+        tap_diag("reading: %s", vv_err_text((int)got));
+    return got < 0 ? (int)got : 0;
+}
+
+static void check_all(struct test *test)
+{
+    for (unsigned i = 0; i < FILES; i++) {
+        for (uint64_t at = 0; at < FILE_BYTES; at += 128 << 10)
+            if (read_back(test, &test->files[i], at, at + (128 << 10)) < 0)
+                return;
+    }
+}
+
+static int open_volume(struct test *test)
+{
+    struct vv_volume_options options = {
+        .store = test->store,
+        .ring = test->ring,
+        .durability = test->is_journaling ? VV_DURABILITY_JOURNAL : VV_DURABILITY_BUCKET,
+        .journal_path = test->is_journaling ? "/journal" : NULL,
+        .journal_file_bytes = 1 << 20,
+        .memory_bytes = 16 << 20,
+        .segment_bytes = 256 << 10,
+    };
+    return vv_volume_open(&options, &test->volume);
+}
+
+static void step(struct test *test)
+{
+    struct model *file = &test->files[vv_sim_random(FILES)];
+    struct action action = {.test = test, .file = file};
+    static uint8_t buffer[200 << 10];
+    uint64_t len = vv_sim_chance(300) ? vv_sim_random(150 << 10) + 1 : vv_sim_random(5000) + 1;
+    action.offset = vv_sim_random(FILE_BYTES - len);
+    if (vv_sim_chance(300))
+        action.offset = action.offset / 4096 * 4096;
+    action.end = action.offset + len;
+    int err = 0;
+    unsigned kind = (unsigned)vv_sim_random(100);
+    if (kind < 60) {
+        uint8_t fill = (uint8_t)(1 + vv_sim_random(255));
+        for (uint64_t i = 0; i < len; i++)
+            buffer[i] = (uint8_t)(fill + i / 7 * (i % 3));
+        action.bytes = buffer;
+        err = vv_volume_run(test->volume, VV_OP_WRITE, len, do_write, &action);
+        if (err >= 0)
+            memcpy(file->bytes + action.offset, buffer, len);
+    } else if (kind < 70) {
+        if (vv_sim_chance(300))
+            action.end = UINT64_MAX;
+        err = vv_volume_run(test->volume, VV_OP_FREEING, 0, do_clear, &action);
+        if (action.end > FILE_BYTES)
+            action.end = FILE_BYTES;
+        if (err >= 0)
+            memset(file->bytes + action.offset, 0, action.end - action.offset);
+    } else if (kind < 72) {
+        err = vv_volume_run(test->volume, VV_OP_FREEING, 0, do_drop, &action);
+        if (err >= 0) {
+            file->data_id = action.new_id;
+            memset(file->bytes, 0, FILE_BYTES);
+        }
+    } else if (kind < 90) {
+        err = read_back(test, file, action.offset, action.end);
+    } else if (kind < 97) {
+        err = vv_volume_sync(test->volume, vv_sim_chance(500) ? 0 : file->data_id);
+    } else if (kind < 99) {
+        err = vv_volume_settle(test->volume);
+    }
+    if (err < 0 && test->bad++ == 0)
+        tap_diag("step of kind %u: %s", kind, vv_err_text(err));
+}
+
+static void scenario(void *arg)
+{
+    struct test *test = arg;
+    struct vv_counters counters = {2, FIRST_DATA};
+    struct vv_seal_settings settings = {VV_CIPHER_AES_256_GCM, VV_COMPRESSION_LZ4, 0};
+    struct vv_volume_stats stats;
+    uint8_t *keys;
+    size_t keys_len;
+    struct vv_secret secret = {VV_SECRET_KEY_FILE, "0123456789abcdef0123456789abcdef", 32};
+    tap_is_int(vv_store_mem_open(test->backend, &test->store), 0, "open the store");
+    tap_is_int(vv_keyring_new((const uint8_t *)"volume-id-volume", &test->ring), 0, "make a ring");
+    tap_is_int(vv_slots_create(test->ring, &secret, &vv_slot_cost_test, &keys, &keys_len), 0,
+               "make slots");
+    tap_is_int(vv_volume_create(test->store, test->ring, keys, keys_len, &settings, &counters), 0,
+               "create");
+    vv_free(keys);
+    tap_is_int(open_volume(test), 0, "open");
+    for (unsigned i = 0; i < FILES; i++) {
+        test->files[i].data_id = FIRST_DATA + 1000 + i;
+        test->files[i].bytes = calloc(1, FILE_BYTES);
+    }
+    for (unsigned round = 0; round < 4 && test->bad == 0; round++) {
+        for (unsigned i = 0; i < test->steps && test->bad == 0; i++)
+            step(test);
+        check_all(test);
+        vv_volume_stats(test->volume, &stats);
+        tap_is_int(vv_volume_close(test->volume), 0, "close");
+        tap_is_int(open_volume(test), 0, "open again");
+        check_all(test);
+        tap_ok(test->bad == 0, "round %u: epoch %llu, %llu commits, %llu segments deleted", round,
+               (unsigned long long)stats.epoch, (unsigned long long)stats.commits,
+               (unsigned long long)stats.segments_deleted);
+    }
+    for (unsigned i = 0; i < FILES; i++) {
+        struct action action = {.test = test, .file = &test->files[i]};
+        if (vv_volume_run(test->volume, VV_OP_FREEING, 0, do_drop, &action) < 0)
+            test->bad++;
+    }
+    tap_is_int(vv_volume_settle(test->volume), 0, "settle");
+    vv_volume_stats(test->volume, &stats);
+    tap_ok(stats.live_bytes == 0, "nothing live is left: %llu", (unsigned long long)stats.live_bytes);
+    tap_is_int(vv_volume_settle(test->volume), 0, "settle again");
+    vv_volume_stats(test->volume, &stats);
+    tap_ok(stats.total_bytes < 64 << 10, "space came back: %llu of %llu segments",
+           (unsigned long long)stats.total_bytes, (unsigned long long)stats.segments);
+    tap_ok(stats.plan_rounds_max <= 3, "at most 3 plan rounds: %llu",
+           (unsigned long long)stats.plan_rounds_max);
+    tap_is_int(vv_volume_close(test->volume), 0, "close at the end");
+    vv_keyring_free(test->ring);
+    vv_store_close(test->store);
+}
+
+struct world {
+    struct test *test;
+};
+
+static void world_main(void *arg)
+{
+    struct vv_sim_disk *disk = vv_sim_disk_new(0);
+    int process = vv_sim_process_start(disk, scenario, arg);
+    tap_ok(process > 0, "process");
+    vv_sim_process_wait(process);
+}
+
+static void run(uint64_t seed, unsigned steps, bool is_journaling)
+{
+    struct test test = {.steps = steps, .is_journaling = is_journaling};
+    if (vv_store_backend_new(&test.backend) < 0)
+        abort();
+    struct vv_sim_options options = {.seed = seed, .latency_min_ns = 1000, .latency_max_ns = 100000,
+                                     .reorder_permille = 100};
+    tap_is_int(vv_sim_run(&options, world_main, &test), 0, "world %llu", (unsigned long long)seed);
+    for (unsigned i = 0; i < FILES; i++)
+        free(test.files[i].bytes);
+    vv_store_backend_free(test.backend);
+}
+
+int main(int argc, char **argv)
+{
+    uint64_t seed = 1;
+    vv_alloc_track(true);
+    if (argc > 1 && vv_parse_u64(argv[1], &seed) == 0) {
+        run(seed, 500, seed % 2 == 1);
+        return tap_done();
+    }
+    for (uint64_t i = 1; i <= 6; i++)
+        run(i, 150, i % 2 == 1);
+    return tap_done();
+}
