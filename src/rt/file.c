@@ -1,0 +1,326 @@
+/* Files of the real runtime. */
+#include "rt/real_impl.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/openat2.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#include "base/alloc.h"
+
+/* Copies up to this size are done on the reactor when the page cache can serve them. */
+#define INLINE_READ_MAX (256u << 10)
+#define INLINE_WRITE_MAX (256u << 10)
+#define FILE_MODE 0600
+
+struct real_file {
+    struct vv_file base;
+    int fd;
+    bool is_written;
+    bool has_no_nowait; /* the filesystem can't read without waiting */
+};
+
+static struct real_file *real_file(struct vv_file *file)
+{
+    return vv_container_of(file, struct real_file, base);
+}
+
+/* Outside fibers there is nothing to suspend: what closes files at the end runs inline. */
+static void run_blocking(void (*fn)(void *), void *arg)
+{
+    if (vv_fiber_self())
+        vv_rt_offload(fn, arg);
+    else
+        fn(arg);
+}
+
+/* ---- opening and closing ---- */
+
+struct open_call {
+    const char *path;
+    int flags;
+    int fd; /* or -errno */
+};
+
+static void run_open(void *arg)
+{
+    struct open_call *call = arg;
+    do {
+        call->fd = open(call->path, call->flags, FILE_MODE);
+        call->fd = call->fd < 0 ? -errno : call->fd;
+    } while (call->fd == -EINTR);
+}
+
+/* Open without waiting for a disk, which works when the path is in the kernel's cache. Any error
+ * means: ask a worker. */
+static int open_cached(const char *path, int flags)
+{
+    struct open_how how = {.flags = (uint64_t)flags, .resolve = RESOLVE_CACHED};
+    return (int)syscall(SYS_openat2, AT_FDCWD, path, &how, sizeof(how));
+}
+
+static int os_flags(unsigned flags)
+{
+    int os = O_RDONLY;
+    if (flags & VV_FILE_WRITE)
+        os = flags & VV_FILE_READ ? O_RDWR : O_WRONLY;
+    if (flags & VV_FILE_CREATE)
+        os |= O_CREAT;
+    if (flags & VV_FILE_EXCLUSIVE)
+        os |= O_EXCL;
+    if (flags & VV_FILE_TRUNCATE)
+        os |= O_TRUNC;
+    return os | O_CLOEXEC;
+}
+
+int vv_real_file_open(const char *path, unsigned flags, struct vv_file **out_file)
+{
+    if ((flags & (VV_FILE_READ | VV_FILE_WRITE)) == 0)
+        return -EINVAL;
+    struct real_file *file = vv_zalloc(sizeof(*file));
+    if (!file)
+        return -ENOMEM;
+    struct open_call call = {.path = path, .flags = os_flags(flags), .fd = -1};
+    if ((flags & ~VV_FILE_READ) == 0)
+        call.fd = open_cached(path, call.flags);
+    if (call.fd < 0)
+        vv_rt_offload(run_open, &call);
+    if (call.fd < 0) {
+        vv_free(file);
+        return call.fd;
+    }
+    file->base.ops = &vv_real_file_ops;
+    file->fd = call.fd;
+    file->is_written = (flags & VV_FILE_WRITE) != 0;
+    *out_file = &file->base;
+    return 0;
+}
+
+static void run_close(void *arg)
+{
+    const struct real_file *file = arg;
+    close(file->fd);
+}
+
+/* Closing is quick, unless it ends writing or frees the blocks of a file without a name. */
+static void real_close(struct vv_file *base)
+{
+    struct real_file *file = real_file(base);
+    struct stat stat;
+    if (!file->is_written && fstat(file->fd, &stat) == 0 && stat.st_nlink > 0)
+        run_close(file);
+    else
+        run_blocking(run_close, file);
+    vv_free(file);
+}
+
+/* ---- reading ---- */
+
+struct read_call {
+    int fd;
+    char *buf;
+    size_t len;
+    uint64_t offset;
+    size_t done;
+    int err;
+    bool is_at_end;
+};
+
+/* Read on until done, the end or an error. */
+static void read_all(struct read_call *call, int flags)
+{
+    while (call->done < call->len) {
+        struct iovec iov = {call->buf + call->done, call->len - call->done};
+        ssize_t got = preadv2(call->fd, &iov, 1, (off_t)(call->offset + call->done), flags);
+        if (got < 0 && errno == EINTR)
+            continue;
+        call->err = got < 0 ? -errno : 0;
+        call->is_at_end = got == 0;
+        if (got <= 0)
+            return;
+        call->done += (size_t)got;
+    }
+}
+
+static void run_read(void *arg)
+{
+    read_all(arg, 0);
+}
+
+static ssize_t real_pread(struct vv_file *base, void *buf, size_t len, uint64_t offset)
+{
+    struct real_file *file = real_file(base);
+    struct read_call call = {.fd = file->fd, .buf = buf, .len = len, .offset = offset};
+    if (len > SSIZE_MAX)
+        return -EINVAL;
+    if (len <= INLINE_READ_MAX && !file->has_no_nowait) {
+        read_all(&call, RWF_NOWAIT);
+        if (call.done == len || call.is_at_end)
+            return (ssize_t)call.done;
+        if (call.err == -EOPNOTSUPP)
+            file->has_no_nowait = true;
+        else if (call.err != -EAGAIN)
+            return call.err;
+        call.err = 0;
+    }
+    vv_rt_offload(run_read, &call);
+    return call.err < 0 ? call.err : (ssize_t)call.done;
+}
+
+/* ---- writing ---- */
+
+struct write_call {
+    int fd;
+    struct iovec *iov;
+    int count;
+    uint64_t offset;
+    bool is_syncing;
+    int err;
+};
+
+/* Take `len` bytes, which were written, off the front. */
+static void advance(struct write_call *call, size_t len)
+{
+    call->offset += len;
+    while (call->count > 0 && len >= call->iov->iov_len) {
+        len -= call->iov->iov_len;
+        call->iov++;
+        call->count--;
+    }
+    if (len > 0) {
+        call->iov->iov_base = (char *)call->iov->iov_base + len;
+        call->iov->iov_len -= len;
+    }
+}
+
+static int write_all(struct write_call *call)
+{
+    advance(call, 0);
+    while (call->count > 0) {
+        int count = call->count < IOV_MAX ? call->count : IOV_MAX;
+        ssize_t written = pwritev(call->fd, call->iov, count, (off_t)call->offset);
+        if (written < 0 && errno != EINTR)
+            return -errno;
+        if (written == 0)
+            return -EIO;
+        if (written > 0)
+            advance(call, (size_t)written);
+    }
+    return 0;
+}
+
+static void run_write(void *arg)
+{
+    struct write_call *call = arg;
+    call->err = write_all(call);
+    if (call->err == 0 && call->is_syncing && fdatasync(call->fd) != 0)
+        call->err = -errno;
+}
+
+static int real_pwritev(struct vv_file *base, struct iovec *iov, int count, uint64_t offset)
+{
+    struct write_call call = {
+        .fd = real_file(base)->fd, .iov = iov, .count = count, .offset = offset};
+    size_t total = 0;
+    for (int i = 0; i < count && total <= INLINE_WRITE_MAX; i++)
+        total += iov[i].iov_len;
+    if (total <= INLINE_WRITE_MAX)
+        run_write(&call);
+    else
+        vv_rt_offload(run_write, &call);
+    return call.err;
+}
+
+static int real_pwritev_sync(struct vv_file *base, struct iovec *iov, int count, uint64_t offset)
+{
+    struct write_call call = {.fd = real_file(base)->fd,
+                              .iov = iov,
+                              .count = count,
+                              .offset = offset,
+                              .is_syncing = true};
+    vv_rt_offload(run_write, &call);
+    return call.err;
+}
+
+static int real_datasync(struct vv_file *base)
+{
+    return real_pwritev_sync(base, NULL, 0, 0);
+}
+
+/* ---- size, space, lock ---- */
+
+static int real_size(struct vv_file *base, uint64_t *out_bytes)
+{
+    struct stat stat;
+    if (fstat(real_file(base)->fd, &stat) != 0)
+        return -errno;
+    *out_bytes = (uint64_t)stat.st_size;
+    return 0;
+}
+
+struct change_call {
+    int fd;
+    uint64_t offset;
+    uint64_t len;
+    int err;
+};
+
+static void run_truncate(void *arg)
+{
+    struct change_call *call = arg;
+    call->err = ftruncate(call->fd, (off_t)call->len) != 0 ? -errno : 0;
+}
+
+static int real_truncate(struct vv_file *base, uint64_t size)
+{
+    struct change_call call = {.fd = real_file(base)->fd, .len = size};
+    vv_rt_offload(run_truncate, &call);
+    return call.err;
+}
+
+static void run_allocate(void *arg)
+{
+    struct change_call *call = arg;
+    do
+        call->err =
+            fallocate(call->fd, 0, (off_t)call->offset, (off_t)call->len) != 0 ? -errno : 0;
+    while (call->err == -EINTR);
+}
+
+static int real_allocate(struct vv_file *base, uint64_t offset, uint64_t len)
+{
+    struct change_call call = {.fd = real_file(base)->fd, .offset = offset, .len = len};
+    vv_rt_offload(run_allocate, &call);
+    return call.err;
+}
+
+/* Of all lock families flock alone belongs to the open file: closing another descriptor of the
+ * same file does not end it. */
+static void run_lock(void *arg)
+{
+    struct change_call *call = arg;
+    call->err = flock(call->fd, LOCK_EX | LOCK_NB) != 0 ? -errno : 0;
+}
+
+static int real_lock(struct vv_file *base)
+{
+    struct change_call call = {.fd = real_file(base)->fd};
+    vv_rt_offload(run_lock, &call);
+    return call.err;
+}
+
+const struct vv_file_ops vv_real_file_ops = {
+    .close = real_close,
+    .pread = real_pread,
+    .pwritev = real_pwritev,
+    .datasync = real_datasync,
+    .pwritev_sync = real_pwritev_sync,
+    .size = real_size,
+    .truncate = real_truncate,
+    .allocate = real_allocate,
+    .lock = real_lock,
+};

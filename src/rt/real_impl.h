@@ -1,0 +1,136 @@
+/* The real runtime's parts: the loop (real.c), waiting for descriptors (poll.c), the worker pool
+ * (worker.c), signals (signal.c), files (file.c, path.c) and sockets (socket.c, address.c).
+ * Private to rt. Everything belongs to the reactor's thread but what is said to be for workers. */
+#ifndef VV_RT_REAL_IMPL_H
+#define VV_RT_REAL_IMPL_H
+
+#include <netinet/in.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "rt/rt_impl.h"
+
+/* How long to poll before sleeping, judged by whether polling has paid lately. */
+struct vv_spin {
+    uint64_t max_ns;
+    uint64_t now_ns; /* the present length */
+};
+
+/* After polling, or a sleep, has ended with an event `waited_ns` after the last one. */
+void vv_spin_learn(struct vv_spin *spin, uint64_t waited_ns);
+/* What a polling thread does between two looks: spares the other hyperthread. */
+void vv_spin_pause(void);
+/* Processors that this process may run on. */
+unsigned vv_real_cpu_count(void);
+
+/* ---- the worker pool ---- */
+
+#define VV_WORKERS_MAX 64
+#define VV_WORKER_STACK_BYTES (256u << 10)
+#define VV_WORKER_SPIN_NS 30000ull
+
+struct vv_workers {
+    struct vv_reactor *reactor; /* where completions are posted */
+    pthread_mutex_t lock;       /* guards all below */
+    pthread_cond_t work;
+    struct vv_list queue;  /* jobs */
+    atomic_size_t queued;  /* also read without the lock, by the worker that spins */
+    unsigned spinning;     /* at most one */
+    unsigned sleeping;
+    bool is_stopping;
+    struct vv_spin spin;
+    unsigned thread_count; /* threads are made when there is a job for them */
+    unsigned thread_max;
+    pthread_t threads[VV_WORKERS_MAX];
+};
+
+void vv_workers_init(struct vv_workers *workers, struct vv_reactor *reactor, unsigned count,
+                     uint64_t spin_ns);
+/* No job may be left. */
+void vv_workers_done(struct vv_workers *workers);
+/* Run fn(arg) on a worker; suspends. */
+void vv_workers_offload(struct vv_workers *workers, void (*fn)(void *), void *arg);
+
+/* ---- waiting for descriptors ---- */
+
+/* Who waits for a descriptor. Registered once, edge-triggered, for both directions. */
+struct vv_poll_slot {
+    struct vv_fiber *reader;
+    struct vv_fiber *writer;
+    bool is_registered;
+};
+
+struct vv_poll {
+    int epoll_fd;
+    struct vv_poll_slot *slots; /* by descriptor */
+    size_t slot_count;
+};
+
+MUST_CHECK int vv_poll_init(struct vv_poll *poll);
+void vv_poll_done(struct vv_poll *poll);
+/* Let the descriptor be watched. -ENOMEM, -errno. */
+MUST_CHECK int vv_poll_register(struct vv_poll *poll, int fd);
+void vv_poll_forget(struct vv_poll *poll, int fd);
+/* Wait for something new on a registered fd that has just said EAGAIN. As vv_rt_wait_fd. */
+int vv_poll_wait(struct vv_poll *poll, int fd, unsigned events, uint64_t deadline_ns);
+/* Wake who waits for the fd, as for events seen. */
+void vv_poll_wake(struct vv_poll *poll, int fd, unsigned events);
+
+/* ---- signals ---- */
+
+#define VV_SIGNALS_MAX 65
+
+struct vv_signals {
+    int fd; /* -1 until the first handler */
+    sigset_t watched;
+    sigset_t were_blocked; /* the thread's mask before the first handler */
+    struct {
+        void (*fn)(void *);
+        void *arg;
+    } handlers[VV_SIGNALS_MAX];
+};
+
+void vv_signals_init(struct vv_signals *signals);
+void vv_signals_done(struct vv_signals *signals);
+/* Call the handlers of the signals that have arrived. */
+void vv_signals_deliver(struct vv_signals *signals);
+
+/* ---- the reactor ---- */
+
+struct vv_real {
+    struct vv_reactor base;
+    struct vv_poll poll;
+    struct vv_workers workers;
+    struct vv_signals signals;
+    int wake_fd;
+    struct vv_spin spin;
+    uint64_t polled_ns; /* when the descriptors were last looked at */
+    _Atomic(struct vv_post *) inbox; /* newest first; any thread adds */
+    atomic_bool is_sleeping;
+};
+
+/* The calling thread's real reactor; NULL in the simulation. */
+struct vv_real *vv_real_self(void);
+extern const struct vv_path_ops vv_real_path_ops;
+extern const struct vv_file_ops vv_real_file_ops;
+/* vv_file_open of the real runtime (file.c). */
+int vv_real_file_open(const char *path, unsigned flags, struct vv_file **out_file);
+
+/* ---- addresses ---- */
+
+union vv_address {
+    struct sockaddr any;
+    struct sockaddr_in v4;
+    struct sockaddr_in6 v6;
+    struct sockaddr_un local;
+};
+
+/* Make an address of "HOST:PORT", "[V6]:PORT", "PORT" or "unix:PATH". Suspends when HOST is a name,
+ * which a worker looks up. -EINVAL, -ENAMETOOLONG, -EHOSTUNREACH (no such name), -ENOMEM. */
+MUST_CHECK int vv_address_parse(const char *text, union vv_address *out_address,
+                                socklen_t *out_len);
+
+#endif
