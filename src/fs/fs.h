@@ -1,11 +1,12 @@
 /* POSIX semantics over a volume: inodes, directories, file data, xattrs, ACLs, locks, permissions.
  * Every door (FUSE, 9P, NFS, ...) maps its requests to these calls and nothing else.
  *
- * Inode numbers are never reused; the root is VV_ROOT_INODE, and the generation is constant. All calls may
- * suspend unless noted, take credentials, and return 0 or an error whose errno class is what Linux's
- * own file systems return in that case. An operation is wholly applied or not at all. Names are 1 to 255
- * bytes of anything but '/' and NUL; "." and ".." are resolved in lookup and refused (EINVAL, EEXIST, ENOTEMPTY as Linux
- * does) elsewhere. One reactor. */
+ * An inode that is gone is -ESTALE: one that never was, or has lost its last link and its last
+ * handle. Inode numbers are never reused; the root is VV_ROOT_INODE, and the generation is
+ * constant. All calls may suspend unless noted, take credentials, and return 0 or an error whose
+ * errno class is what Linux's own file systems return in that case. An operation is wholly applied
+ * or not at all. Names are 1 to 255 bytes of anything but '/' and NUL; "." and ".." are resolved in
+ * lookup and refused (EINVAL, EEXIST, ENOTEMPTY as Linux does) elsewhere. One reactor. */
 #ifndef VV_FS_FS_H
 #define VV_FS_FS_H
 
@@ -25,8 +26,8 @@
 #define VV_XATTR_NAME_MAX 255
 #define VV_XATTR_LIST_MAX 65536
 #define VV_FILE_BYTES_MAX (1ull << 61)
-#define VV_PARTS_MAX 128          /* parts of a file (collapse and insert range make them) */
-#define VV_BLOCK_BYTES 4096u      /* st_blksize unit; fallocate collapse/insert granularity */
+#define VV_PARTS_MAX 128     /* parts of a file (collapse and insert range make them) */
+#define VV_BLOCK_BYTES 4096u /* st_blksize unit; fallocate collapse/insert granularity */
 #define VV_CRED_GROUPS_MAX 65536
 
 /* Who asks. Groups are borrowed for the call. */
@@ -36,7 +37,9 @@ struct vv_cred {
     const uint32_t *groups;
     uint32_t group_count;
     /* The caller (the kernel under default_permissions) has checked access already: skip the
-     * permission checks, but not the rules that change modes (setgid, killpriv). */
+     * permission checks, but not the rules that change modes (setgid from the directory, killpriv),
+     * nor immutable and append-only flags. Groups need not be given then: whether the caller may
+     * have a setgid bit is taken to be checked too. */
     bool is_checked;
     /* uid 0 without capabilities is not a thing here: uid 0 is privileged. */
 };
@@ -57,20 +60,23 @@ struct vv_attr {
 
 struct vv_fs;
 
-/* Makes the root directory if the volume is new, reclaims orphans of the last run in the background. */
+/* Makes the root directory if the volume is new (0755, owned by uid 0), reclaims orphans of the
+ * last run in the background. Suspends. */
 MUST_CHECK int vv_fs_open(struct vv_volume *volume, struct vv_fs **out_fs);
-/* No handle may be open. Does not close the volume. */
+/* No handle may be open and nobody in any call. Does not close the volume. NULL is allowed. Waits
+ * for what is being reclaimed: suspends. */
 void vv_fs_close(struct vv_fs *fs);
 struct vv_volume *vv_fs_volume(struct vv_fs *fs);
 
 /* ---- other doors' caches ----
  * Called when an operation that came through a door other than `door` changed something that kernel
- * caches may hold; must not suspend. `done` is to be called (from any later moment on the reactor) when the
- * door's cached state is gone: the operation's reply is held back until then. */
+ * caches may hold; must not suspend. `done` is to be called (from any later moment on the reactor)
+ * when the door's cached state is gone: the operation's reply is held back until then. */
 struct vv_fs_watch {
     struct vv_list node;
     unsigned door; /* which door this is: a small number, unique in the process */
-    /* attributes and data of `inode` changed: [offset, offset+len) of data, len 0 = attributes only */
+    /* attributes and data of `inode` changed: [offset, offset+len) of data, len 0 = attributes only
+     */
     void (*on_inode)(void *arg, uint64_t inode, uint64_t offset, uint64_t len);
     /* the entry `name` of `parent` now means something else, or nothing */
     void (*on_entry)(void *arg, uint64_t parent, const char *name, size_t name_len);
@@ -104,8 +110,8 @@ MUST_CHECK int vv_fs_getattrs(struct vv_fs *fs, const uint64_t *inodes, size_t c
 #define VV_SET_MTIME 0x20u
 #define VV_SET_ATIME_NOW 0x40u
 #define VV_SET_MTIME_NOW 0x80u
-#define VV_SET_CTIME 0x100u      /* only doors that own ctime (FUSE writeback) */
-#define VV_SET_KILL_PRIV 0x200u  /* clear setuid/setgid/capability as a write would */
+#define VV_SET_CTIME 0x100u     /* only doors that own ctime (FUSE writeback) */
+#define VV_SET_KILL_PRIV 0x200u /* clear setuid/setgid/capability as a write would */
 struct vv_file;
 /* `set` holds the values of the bits in `mask`. `handle` (may be NULL): truncation through an open
  * file needs no permission on the inode. */
@@ -117,8 +123,8 @@ MUST_CHECK int vv_fs_setattr(struct vv_fs *fs, const struct vv_fs_call *call, ui
 MUST_CHECK int vv_fs_access(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
                             int mask);
 
-/* New inodes. `mode` has type and permissions with the umask applied by the door, except that `umask` is
- * given so that a default ACL can replace it (pass 0 when applied already and no ACL is to be minded).
+/* New inodes. `mode` has type and permissions. `umask` is taken from it, unless the directory has a
+ * default ACL, which then stands in for it. A door whose client has applied the umask passes 0.
  * mknod makes regular files, FIFOs, sockets and devices. */
 struct vv_create {
     uint32_t mode;
@@ -145,7 +151,7 @@ MUST_CHECK int vv_fs_rmdir(struct vv_fs *fs, const struct vv_fs_call *call, uint
 MUST_CHECK int vv_fs_rename(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t from_parent,
                             const char *from_name, size_t from_len, uint64_t to_parent,
                             const char *to_name, size_t to_len, unsigned flags);
-/* The target into buf (not NUL-ended); its length. */
+/* The target into buf (not NUL-ended), cut to `size`; its length. -EINVAL (not a symlink). */
 MUST_CHECK ssize_t vv_fs_readlink(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
                                   char *buf, size_t size);
 /* A path of the inode, from the root, for log lines; "?" parts where unknown. */
@@ -155,14 +161,15 @@ MUST_CHECK int vv_fs_path(struct vv_fs *fs, uint64_t inode, char *buf, size_t si
 
 struct vv_dirent {
     uint64_t inode;
-    uint64_t cookie;      /* pass as `after` to go on behind this entry */
-    uint32_t type;        /* S_IFMT bits */
+    uint64_t cookie; /* pass as `after` to go on behind this entry */
+    uint32_t type;   /* S_IFMT bits */
     uint16_t name_len;
     char name[VV_NAME_MAX + 1];
 };
-/* Entries with cookies above `after` (0 = from the start), cookie order, stable for ever. "." and ".." have the
- * cookies 1 and 2 and are included. visit() returning 0 ends the walk (that entry was not taken); must not
- * suspend. Permission is checked at opendir (vv_fs_open_file on a directory). */
+/* Entries with cookies above `after` (0 = from the start), cookie order, stable for ever. "." and
+ * ".." have the cookies 1 and 2 and are included. visit() returning 0 ends the walk (that entry was
+ * not taken); must not suspend. Permission is checked at opendir (vv_fs_open_file on a directory).
+ */
 MUST_CHECK int vv_fs_readdir(struct vv_fs *fs, uint64_t inode, uint64_t after,
                              int (*visit)(void *arg, const struct vv_dirent *entry), void *arg);
 
@@ -170,14 +177,16 @@ MUST_CHECK int vv_fs_readdir(struct vv_fs *fs, uint64_t inode, uint64_t after,
 
 /* An open file or directory: keeps an unlinked inode alive, owns locks. */
 struct vv_handle;
-/* flags: O_ACCMODE, O_TRUNC, O_APPEND, O_DIRECTORY, O_NOFOLLOW ignored. Symlinks: -ELOOP. */
+/* flags: O_ACCMODE, O_TRUNC, O_APPEND, O_DIRECTORY, O_NOATIME, O_SYNC, O_DSYNC; O_PATH: only keeps
+ * the inode alive, whatever its type and permissions. Symlinks: -ELOOP. O_APPEND does not move
+ * writes: VV_WRITE_APPEND does. */
 MUST_CHECK int vv_fs_open_file(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
                                int flags, struct vv_handle **out_handle);
 /* As open(2) with O_CREAT (and O_EXCL, O_TRUNC in flags). */
 MUST_CHECK int vv_fs_create(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t parent,
                             const char *name, size_t name_len, const struct vv_create *create,
                             int flags, struct vv_attr *out_attr, struct vv_handle **out_handle);
-/* O_TMPFILE: an inode without a name. */
+/* O_TMPFILE: an inode without a name. Unless flags have O_EXCL, vv_fs_link can give it one. */
 MUST_CHECK int vv_fs_tmpfile(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t parent,
                              const struct vv_create *create, int flags, struct vv_attr *out_attr,
                              struct vv_handle **out_handle);
@@ -186,8 +195,10 @@ void vv_fs_release(struct vv_handle *handle);
 uint64_t vv_handle_inode(const struct vv_handle *handle);
 int vv_handle_flags(const struct vv_handle *handle);
 
-/* Reading and writing check the handle's access mode (-EBADF). Doors without handles (NFS) pass NULL and the
- * call's credentials are checked instead. */
+/* Reading and writing check the handle's access mode (-EBADF). Doors without handles (NFS) pass
+ * NULL and the call's credentials are checked instead; the owner then may always, and what may be
+ * executed may be read, as NFS servers do. Writes up to VV_OP_DATA_MAX - VV_EXTENT_BYTES are
+ * atomic, longer ones are split: fewer bytes than asked for are written when a later part fails. */
 MUST_CHECK ssize_t vv_fs_read(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
                               struct vv_handle *handle, void *buf, size_t len, uint64_t offset);
 #define VV_WRITE_APPEND 0x1u    /* at the end, whatever `offset` */
@@ -216,15 +227,16 @@ struct vv_statfs {
 };
 MUST_CHECK int vv_fs_statfs(struct vv_fs *fs, struct vv_statfs *out_statfs);
 
-/* FS_IOC_GETFLAGS / SETFLAGS: FS_IMMUTABLE_FL, FS_APPEND_FL (enforced), FS_NODUMP_FL, FS_NOATIME_FL, FS_SYNC_FL,
- * FS_DIRSYNC_FL are kept; others -EOPNOTSUPP. */
+/* FS_IOC_GETFLAGS / SETFLAGS: FS_IMMUTABLE_FL, FS_APPEND_FL (enforced), FS_NODUMP_FL,
+ * FS_NOATIME_FL, FS_SYNC_FL, FS_DIRSYNC_FL are kept; others -EOPNOTSUPP. */
 MUST_CHECK int vv_fs_set_flags(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
                                uint32_t flags);
 
 /* ---- xattrs ---- */
 
 /* Value into buf; its length; size 0 asks for the length. -ENODATA, -ERANGE, -EOPNOTSUPP (unknown
- * prefix), -EPERM as Linux. system.posix_acl_access and _default are kept as POSIX ACLs and enforced. */
+ * prefix), -EPERM as Linux. system.posix_acl_access and _default are kept as POSIX ACLs and
+ * enforced. */
 MUST_CHECK ssize_t vv_fs_getxattr(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
                                   const char *name, void *buf, size_t size);
 /* flags: XATTR_CREATE, XATTR_REPLACE. */
@@ -239,7 +251,8 @@ MUST_CHECK ssize_t vv_fs_listxattr(struct vv_fs *fs, const struct vv_fs_call *ca
 /* ---- locks ---- */
 
 /* A lock owner is what the door says it is: (door, client, owner). Byte-range locks of one owner on
- * one inode never conflict with each other. flock locks cover the file and are a kind of their own. */
+ * one inode never conflict with each other. flock locks cover the file and are a kind of their own.
+ */
 struct vv_lock {
     uint64_t start, end; /* inclusive; end UINT64_MAX = to the end */
     uint32_t type;       /* F_RDLCK, F_WRLCK, F_UNLCK */
@@ -248,8 +261,8 @@ struct vv_lock {
     uint64_t owner;
     bool is_flock;
 };
-/* is_waiting: suspends until granted; *cancel (may be NULL) becoming true and vv_fs_lock_poke end it with -EINTR.
- * -EAGAIN, -EDEADLK, -ENOLCK. */
+/* is_waiting: suspends until granted; *cancel (may be NULL) becoming true and vv_fs_lock_poke end
+ * it with -EINTR. -EAGAIN, -EDEADLK, -ENOLCK. */
 MUST_CHECK int vv_fs_setlk(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
                            const struct vv_lock *lock, bool is_waiting, const bool *cancel);
 /* The first conflicting lock into *lock, or type F_UNLCK. Does not suspend. */
@@ -257,7 +270,8 @@ MUST_CHECK int vv_fs_getlk(struct vv_fs *fs, const struct vv_fs_call *call, uint
                            struct vv_lock *lock);
 /* Look at the cancel flags of the waiters again. Does not suspend. */
 void vv_fs_lock_poke(struct vv_fs *fs);
-/* Drop all locks of an owner on an inode (close), or of a whole client (inode 0; connection lost). */
+/* Drop all locks of an owner on an inode (close), or of a whole client (inode 0; connection lost).
+ */
 void vv_fs_unlock_owner(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
                         uint64_t client, uint64_t owner, bool is_flock);
 void vv_fs_unlock_client(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t client);
