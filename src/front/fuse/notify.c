@@ -19,7 +19,7 @@ struct item {
     char name[];
 };
 
-static void send(struct vv_fuse_device *device, int code, struct iovec *iov, int count)
+static void tell_kernel(struct vv_fuse_device *device, int code, struct iovec *iov, int count)
 {
     struct fuse_out_header header = {.len = sizeof(header), .error = code};
     iov[0] = (struct iovec){&header, sizeof(header)};
@@ -35,14 +35,14 @@ static void send_inode(struct vv_fuse_device *device, uint64_t inode, int64_t of
 {
     struct fuse_notify_inval_inode_out out = {.ino = inode, .off = offset, .len = len};
     struct iovec iov[2] = {{0}, {&out, sizeof(out)}};
-    send(device, FUSE_NOTIFY_INVAL_INODE, iov, 2);
+    tell_kernel(device, FUSE_NOTIFY_INVAL_INODE, iov, 2);
 }
 
 static void send_entry(struct vv_fuse_device *device, uint64_t parent, char *name, size_t name_len)
 {
     struct fuse_notify_inval_entry_out out = {.parent = parent, .namelen = (uint32_t)name_len};
     struct iovec iov[3] = {{0}, {&out, sizeof(out)}, {name, name_len + 1}};
-    send(device, FUSE_NOTIFY_INVAL_ENTRY, iov, 3);
+    tell_kernel(device, FUSE_NOTIFY_INVAL_ENTRY, iov, 3);
 }
 
 /* On the reactor, after the thread has sent an item. */

@@ -5,42 +5,49 @@
  * request (even type), the reply R has the same tag and type + 1; any request may be answered with
  * Rlerror instead.
  *
- * type  T body                                                     R body
- *   6   -                                                     (R:) ecode[4], a Linux errno
- *   8   statfs     fid[4]                                          type[4] bsize[4] blocks[8]
- *                                                                  bfree[8] bavail[8] files[8]
- *                                                                  ffree[8] fsid[8] namelen[4]
- *  12   lopen      fid[4] flags[4]                                 qid[13] iounit[4]
- *  14   lcreate    fid[4] name[s] flags[4] mode[4] gid[4]          qid[13] iounit[4]
- *  16   symlink    fid[4] name[s] target[s] gid[4]                 qid[13]
- *  18   mknod      dfid[4] name[s] mode[4] major[4] minor[4]       qid[13]
- *                  gid[4]
- *  20   rename     fid[4] dfid[4] name[s]                          -
- *  22   readlink   fid[4]                                          target[s]
- *  24   getattr    fid[4] mask[8]                                  valid[8] qid[13] mode[4] uid[4]
- *                                                                  gid[4] nlink[8] rdev[8] size[8]
- *                                                                  blksize[8] blocks[8] and sec[8]
- *                                                                  nsec[8] of atime, mtime, ctime,
- *                                                                  btime, then gen[8] version[8]
- *  26   setattr    fid[4] valid[4] mode[4] uid[4] gid[4] size[8]   -
- *                  and sec[8] nsec[8] of atime, mtime
- *  30   xattrwalk  fid[4] newfid[4] name[s]                        size[8]
- *  32   xattrcreate fid[4] name[s] size[8] flags[4]                -
- *  40   readdir    fid[4] offset[8] count[4]                       count[4], then for each entry
- *                                                                  qid[13] offset[8] type[1]
- * name[s] 50   fsync      fid[4] datasync[4] (old clients: without)       - 52   lock       fid[4]
- * type[1] flags[4] start[8] length[8]      status[1] proc_id[4] client_id[s] 54   getlock    fid[4]
- * type[1] start[8] length[8] proc_id[4]    type[1] start[8] length[8] client_id[s] proc_id[4]
- * client_id[s] 70   link       dfid[4] fid[4] name[s]                          - 72   mkdir dfid[4]
- * name[s] mode[4] gid[4]                  qid[13] 74   renameat   fid[4] name[s] newfid[4]
- * newname[s]             - 76   unlinkat   dfid[4] name[s] flags[4]                        - 100
- * version    msize[4] version[s]                             msize[4] version[s] 102   auth afid[4]
- * uname[s] aname[s] n_uname[4]            (refused) 104   attach     fid[4] afid[4] uname[s]
- * aname[s] n_uname[4]     qid[13] 108   flush      oldtag[2] - 110   walk       fid[4] newfid[4]
- * nwname[2] nwname * name[s]     nwqid[2] nwqid * qid[13] 116   read       fid[4] offset[8]
- * count[4]                       count[4] data[count] 118   write      fid[4] offset[8] count[4]
- * data[count]           count[4] 120   clunk      fid[4]                                          -
- * 122   remove     fid[4]                                          -
+ * type  T body                                           R body
+ *    6  -                                                Rlerror (7): ecode[4]
+ *    8  statfs fid[4]                                    type[4] bsize[4] blocks[8] bfree[8]
+ *                                                        bavail[8] files[8] ffree[8] fsid[8]
+ *                                                        namelen[4]
+ *   12  lopen fid[4] flags[4]                            qid[13] iounit[4]
+ *   14  lcreate fid[4] name[s] flags[4] mode[4]          qid[13] iounit[4]
+ *         gid[4]
+ *   16  symlink fid[4] name[s] target[s] gid[4]          qid[13]
+ *   18  mknod dfid[4] name[s] mode[4] major[4]           qid[13]
+ *         minor[4] gid[4]
+ *   20  rename fid[4] dfid[4] name[s]                    -
+ *   22  readlink fid[4]                                  target[s]
+ *   24  getattr fid[4] mask[8]                           valid[8] qid[13] mode[4] uid[4]
+ *                                                        gid[4] nlink[8] rdev[8] size[8]
+ *                                                        blksize[8] blocks[8], sec[8] nsec[8]
+ *                                                        of atime, mtime, ctime, btime; then
+ *                                                        gen[8] version[8]
+ *   26  setattr fid[4] valid[4] mode[4] uid[4]           -
+ *         gid[4] size[8], sec[8] nsec[8] of atime, mtime
+ *   30  xattrwalk fid[4] newfid[4] name[s]               size[8]
+ *   32  xattrcreate fid[4] name[s] size[8] flags[4]      -
+ *   40  readdir fid[4] offset[8] count[4]                count[4], then entries of qid[13]
+ *                                                        offset[8] type[1] name[s]
+ *   50  fsync fid[4] datasync[4] (or without)            -
+ *   52  lock fid[4] type[1] flags[4] start[8]            status[1]
+ *         length[8] proc_id[4] client_id[s]
+ *   54  getlock fid[4] type[1] start[8] length[8]        type[1] start[8] length[8] proc_id[4]
+ *         proc_id[4] client_id[s]                        client_id[s]
+ *   70  link dfid[4] fid[4] name[s]                      -
+ *   72  mkdir dfid[4] name[s] mode[4] gid[4]             qid[13]
+ *   74  renameat fid[4] name[s] newfid[4] newname[s]     -
+ *   76  unlinkat dfid[4] name[s] flags[4]                -
+ *  100  version msize[4] version[s]                      msize[4] version[s]
+ *  102  auth afid[4] uname[s] aname[s] n_uname[4]        (refused)
+ *  104  attach fid[4] afid[4] uname[s] aname[s]          qid[13]
+ *         n_uname[4]
+ *  108  flush oldtag[2]                                  -
+ *  110  walk fid[4] newfid[4] nwname[2] nwname*name[s]   nwqid[2] nwqid*qid[13]
+ *  116  read fid[4] offset[8] count[4]                   count[4] data[count]
+ *  118  write fid[4] offset[8] count[4] data[count]      count[4]
+ *  120  clunk fid[4]                                     -
+ *  122  remove fid[4]                                    -
  *
  * Sources: Linux net/9p and include/net/9p/9p.h, diod's protocol.md, intro(5) of Plan 9. */
 #ifndef VV_FRONT_NINEP_CODEC_H
