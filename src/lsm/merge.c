@@ -161,6 +161,14 @@ int vv_merge_next(struct vv_merge *merge, struct vv_record *out_record)
 
 /* ---- memtables ---- */
 
+/* What was written behind the place of the reader since the last look is not shown. */
+static bool is_behind(const struct vv_mem_source *source, struct vv_bytes key)
+{
+    if (source->passed.len > 0)
+        return vv_bytes_compare(key, source->passed) <= 0;
+    return vv_bytes_compare(key, source->lower) < 0;
+}
+
 static int mem_next(struct vv_source *base)
 {
     struct vv_mem_source *source = vv_container_of(base, struct vv_mem_source, source);
@@ -168,9 +176,7 @@ static int mem_next(struct vv_source *base)
         source->before = source->entry;
     source->changes = source->mem->changes;
     struct vv_mem_entry *entry = source->before->next[0];
-    /* What was written behind the place of the reader since the last look is not shown. */
-    while (entry && source->passed.len > 0 &&
-           vv_bytes_compare(vv_mem_entry_key(entry), source->passed) <= 0) {
+    while (entry && is_behind(source, vv_mem_entry_key(entry))) {
         source->before = entry;
         entry = entry->next[0];
     }
@@ -201,6 +207,7 @@ void vv_mem_source_init(struct vv_mem_source *source, struct vv_memtable *mem, u
         .source = {.next = mem_next, .rank = rank},
         .mem = mem,
         .before = vv_memtable_before(mem, lower),
+        .lower = lower,
         .upper = upper,
         .changes = mem->changes,
     };

@@ -51,13 +51,14 @@ void vv_merge_restart(struct vv_merge *merge, struct vv_source *source);
  * starved, or a source's error. Valid until the next call. */
 MUST_CHECK int vv_merge_next(struct vv_merge *merge, struct vv_record *out_record);
 
-/* ---- the source over a memtable: entries in [after, upper) ---- */
+/* ---- the source over a memtable: entries in [lower, upper) ---- */
 
 struct vv_mem_source {
     struct vv_source source; /* first */
     struct vv_memtable *mem;
     struct vv_mem_entry *before; /* the entry before the one stood on */
     struct vv_mem_entry *entry;  /* the one stood on, or NULL */
+    struct vv_bytes lower;       /* this and the next two are borrowed from the owner */
     struct vv_bytes upper;       /* len 0 = to the end */
     struct vv_bytes passed;      /* keys up to this one are over (len 0 = none); set by the owner */
     uint64_t changes;            /* mem->changes when it was last looked at */

@@ -135,8 +135,8 @@ static int open_table(struct vv_run_source *run)
     vv_block_unref(run->index);
     run->index = index;
     run->table_next++;
-    run->block_next = found ? first : last + 1;
     run->block_end = last + 1;
+    run->block_next = found && first < run->block_end ? first : run->block_end;
     run->is_seeking = run->lower.len > 0;
     run->raw_next = run->raw_end = 0;
     return 0;
