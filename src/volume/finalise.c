@@ -236,9 +236,14 @@ static int plan(struct unit *unit, struct joined *joined)
         if (!is_extent_of(unit, gone->data_id, gone->index))
             TRY(sum_pieces(unit, &gone->record, -1));
     }
-    size_t records = 2 * unit->extent_count + 2 * unit->reclaimed_count + unit->sum_count + 8192;
-    size_t room = unit->extent_count * (VV_EXTENT_RECORD_MAX + 96) +
-                  unit->reclaimed_count * 96 + unit->sum_count * 64 + 8192 * 8;
+    size_t done = 0;
+    vv_list_each (node, &unit->done_ranges)
+        done++;
+    vv_list_each (node, &unit->done_drops)
+        done += 2;
+    size_t records = 2 * unit->extent_count + 2 * unit->reclaimed_count + unit->sum_count + done;
+    size_t room = unit->extent_count * (VV_EXTENT_RECORD_MAX + 2 * VV_VOLUME_KEY_MAX) +
+                  (records - unit->extent_count) * (VV_VOLUME_KEY_MAX + 24);
     return vv_lsm_reserve(volume->lsm, records, room);
 }
 

@@ -1,5 +1,6 @@
 /* Space: what counts on a segment, reclaiming extent records, and deleting dead segments (PROTOCOL 14). */
 #include <assert.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/hash.h"
@@ -206,6 +207,30 @@ static int gather_ranges(struct gather *gather)
     return 0;
 }
 
+static int compare_reclaimed(const void *a, const void *b)
+{
+    const struct reclaimed *first = a;
+    const struct reclaimed *second = b;
+    if (first->data_id != second->data_id)
+        return first->data_id < second->data_id ? -1 : 1;
+    if (first->index != second->index)
+        return first->index < second->index ? -1 : 1;
+    return 0;
+}
+
+/* Tombstones may overlap: a record is freed once. */
+static void drop_doubles(struct unit *unit)
+{
+    size_t kept = 0;
+    qsort(unit->reclaimed, unit->reclaimed_count, sizeof *unit->reclaimed, compare_reclaimed);
+    for (size_t i = 0; i < unit->reclaimed_count; i++) {
+        if (kept == 0 ||
+            compare_reclaimed(&unit->reclaimed[kept - 1], &unit->reclaimed[i]) != 0)
+            unit->reclaimed[kept++] = unit->reclaimed[i];
+    }
+    unit->reclaimed_count = kept;
+}
+
 int vv_unit_gather_reclaims(struct unit *unit)
 {
     struct gather gather = {unit, VV_RECLAIM_EXTENTS};
@@ -220,7 +245,9 @@ int vv_unit_gather_reclaims(struct unit *unit)
     if (!is_needed)
         return 0;
     TRY(gather_drops(&gather));
-    return gather_ranges(&gather);
+    TRY(gather_ranges(&gather));
+    drop_doubles(unit);
+    return 0;
 }
 
 void vv_unit_reclaims_confirmed(struct unit *unit)

@@ -32,7 +32,21 @@ struct test {
     unsigned steps;
     bool is_journaling;
     int bad;
+    uint64_t random;
 };
+
+static uint64_t draw(struct test *test, uint64_t bound)
+{
+    uint64_t value = test->random += 0x9e3779b97f4a7c15ull;
+    value = (value ^ value >> 30) * 0xbf58476d1ce4e5b9ull;
+    value = (value ^ value >> 27) * 0x94d049bb133111ebull;
+    return (value ^ value >> 31) % bound;
+}
+
+static bool chance(struct test *test, unsigned permille)
+{
+    return draw(test, 1000) < permille;
+}
 
 struct action {
     struct test *test;
@@ -87,14 +101,14 @@ static int read_back(struct test *test, struct model *file, uint64_t from, uint6
         uint64_t at = 0;
         while (bytes[at] == file->bytes[from + at])
             at++;
-        tap_diag("file %d differs at %llu of %llu..%llu: %02x, not %02x", (int)(file - test->files),
+        tap_note("file %d differs at %llu of %llu..%llu: %02x, not %02x", (int)(file - test->files),
                  (unsigned long long)(from + at), (unsigned long long)from, (unsigned long long)to,
                  bytes[at], file->bytes[from + at]);
         got = -EILSEQ;
     }
     free(bytes);
     if (got < 0 && test->bad++ == 0)
-        tap_diag("reading: %s", vv_err_text((int)got));
+        tap_note("reading: %s", vv_err_text((int)got));
     return got < 0 ? (int)got : 0;
 }
 
@@ -123,18 +137,18 @@ static int open_volume(struct test *test)
 
 static void step(struct test *test)
 {
-    struct model *file = &test->files[vv_sim_random(FILES)];
+    struct model *file = &test->files[draw(test, FILES)];
     struct action action = {.test = test, .file = file};
     static uint8_t buffer[200 << 10];
-    uint64_t len = vv_sim_chance(300) ? vv_sim_random(150 << 10) + 1 : vv_sim_random(5000) + 1;
-    action.offset = vv_sim_random(FILE_BYTES - len);
-    if (vv_sim_chance(300))
+    uint64_t len = chance(test, 300) ? draw(test, 150 << 10) + 1 : draw(test, 5000) + 1;
+    action.offset = draw(test, FILE_BYTES - len);
+    if (chance(test, 300))
         action.offset = action.offset / 4096 * 4096;
     action.end = action.offset + len;
     int err = 0;
-    unsigned kind = (unsigned)vv_sim_random(100);
+    unsigned kind = (unsigned)draw(test, 100);
     if (kind < 60) {
-        uint8_t fill = (uint8_t)(1 + vv_sim_random(255));
+        uint8_t fill = (uint8_t)(1 + draw(test, 255));
         for (uint64_t i = 0; i < len; i++)
             buffer[i] = (uint8_t)(fill + i / 7 * (i % 3));
         action.bytes = buffer;
@@ -142,7 +156,7 @@ static void step(struct test *test)
         if (err >= 0)
             memcpy(file->bytes + action.offset, buffer, len);
     } else if (kind < 70) {
-        if (vv_sim_chance(300))
+        if (chance(test, 300))
             action.end = UINT64_MAX;
         err = vv_volume_run(test->volume, VV_OP_FREEING, 0, do_clear, &action);
         if (action.end > FILE_BYTES)
@@ -158,12 +172,12 @@ static void step(struct test *test)
     } else if (kind < 90) {
         err = read_back(test, file, action.offset, action.end);
     } else if (kind < 97) {
-        err = vv_volume_sync(test->volume, vv_sim_chance(500) ? 0 : file->data_id);
+        err = vv_volume_sync(test->volume, chance(test, 500) ? 0 : file->data_id);
     } else if (kind < 99) {
         err = vv_volume_settle(test->volume);
     }
     if (err < 0 && test->bad++ == 0)
-        tap_diag("step of kind %u: %s", kind, vv_err_text(err));
+        tap_note("step of kind %u: %s", kind, vv_err_text(err));
 }
 
 static void scenario(void *arg)
@@ -232,7 +246,7 @@ static void world_main(void *arg)
 
 static void run(uint64_t seed, unsigned steps, bool is_journaling)
 {
-    struct test test = {.steps = steps, .is_journaling = is_journaling};
+    struct test test = {.random = seed, .steps = steps, .is_journaling = is_journaling};
     if (vv_store_backend_new(&test.backend) < 0)
         abort();
     struct vv_sim_options options = {.seed = seed, .latency_min_ns = 1000, .latency_max_ns = 100000,
