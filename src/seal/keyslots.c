@@ -230,21 +230,34 @@ static int open_list(const struct slot_list *list, const struct vv_secret *secre
 
 /* ---- encoding ---- */
 
-/* The slot of a new secret; salt and nonce are still to be drawn. */
+/* A slot to be made. Salt and nonce are still to be drawn. */
+struct plan {
+    struct slot slot;
+    const struct vv_secret *secret;
+};
+
+struct encoded {
+    uint8_t *bytes;
+    size_t len;
+};
+
 static int plan_slot(const struct vv_secret *secret, const struct vv_slot_cost *cost,
-                     struct slot *out_slot)
+                     struct plan *out_plan)
 {
     TRY(check_secret(secret));
-    *out_slot = (struct slot){.kind = (uint8_t)secret->kind, .derivation = DERIVATION_HKDF};
+    *out_plan = (struct plan){.secret = secret};
+    struct slot *slot = &out_plan->slot;
+    slot->kind = (uint8_t)secret->kind;
+    slot->derivation = DERIVATION_HKDF;
     if (secret->kind == VV_SECRET_KEY_FILE)
         return 0;
-    out_slot->derivation = DERIVATION_ARGON2ID;
-    out_slot->cost = cost ? *cost : vv_slot_cost_default;
-    return cost_is_valid(&out_slot->cost) ? 0 : -EINVAL;
+    slot->derivation = DERIVATION_ARGON2ID;
+    slot->cost = cost ? *cost : vv_slot_cost_default;
+    return cost_is_valid(&slot->cost) ? 0 : -EINVAL;
 }
 
 static int encode_list(const struct slot_list *list, const struct vv_slots_random *random,
-                       uint8_t **out_bytes, size_t *out_len)
+                       struct encoded *out)
 {
     struct vv_object_header header = {.version = VV_FORMAT_VERSION, .kind = VV_KIND_KEYS};
     memcpy(header.volume_id, list->volume_id, sizeof(header.volume_id));
@@ -264,35 +277,38 @@ static int encode_list(const struct slot_list *list, const struct vv_slots_rando
         vv_writer_bytes(&writer, list->slots[i].bytes.ptr, list->slots[i].bytes.len);
     vv_writer_u32(&writer, vv_crc32c(0, bytes, len - CHECKSUM_LEN));
     assert(!writer.is_bad && writer.len == len - VV_OBJECT_HEADER_LEN);
-    *out_bytes = bytes;
-    *out_len = len;
+    *out = (struct encoded){bytes, len};
     return 0;
 }
 
-/* Put a slot for `secret` at list->slots[index] and encode the list. */
+/* Put the planned slot at list->slots[index] and encode the list. */
 static int replace_slot(struct slot_list *list, uint32_t index, const struct vv_keyring *ring,
-                        const struct slot *plan, const struct vv_secret *secret,
-                        const struct vv_slots_random *random, uint8_t **out_bytes, size_t *out_len)
+                        const struct plan *plan, const struct vv_slots_random *random,
+                        struct encoded *out)
 {
-    struct slot slot = *plan;
+    struct slot slot = plan->slot;
     memcpy(slot.salt, random->slot_salt, sizeof(slot.salt));
     memcpy(slot.nonce, random->slot_nonce, sizeof(slot.nonce));
     uint8_t wrapped[SLOT_LEN_MAX];
-    ssize_t wrapped_len = wrap_ring(&slot, ring, secret, wrapped);
+    ssize_t wrapped_len = wrap_ring(&slot, ring, plan->secret, wrapped);
     TRY(wrapped_len);
     list->slots[index].bytes = (struct vv_bytes){wrapped, (size_t)wrapped_len};
-    return encode_list(list, random, out_bytes, out_len);
+    return encode_list(list, random, out);
 }
 
 int vv_slots_create_with(const struct vv_keyring *ring, const struct vv_secret *secret,
                          const struct vv_slot_cost *cost, const struct vv_slots_random *random,
                          uint8_t **out_bytes, size_t *out_len)
 {
-    struct slot plan;
+    struct plan plan;
+    struct encoded encoded;
     TRY(plan_slot(secret, cost, &plan));
     struct slot_list list = {.count = 1};
     memcpy(list.volume_id, ring->volume_id, sizeof(list.volume_id));
-    return replace_slot(&list, 0, ring, &plan, secret, random, out_bytes, out_len);
+    TRY(replace_slot(&list, 0, ring, &plan, random, &encoded));
+    *out_bytes = encoded.bytes;
+    *out_len = encoded.len;
+    return 0;
 }
 
 int vv_slots_create(const struct vv_keyring *ring, const struct vv_secret *secret,
@@ -307,30 +323,28 @@ int vv_slots_open(const void *bytes, size_t len, const struct vv_secret *secret,
                   struct vv_keyring **out_ring)
 {
     struct slot_list list;
+    uint32_t index = 0;
     TRY(decode_list(bytes, len, &list));
     TRY(check_secret(secret));
-    uint32_t index = 0;
     return open_list(&list, secret, &index, out_ring);
 }
 
-/* A list in which the slot that `old` opens, or, when adding, a further one, is `new_secret`'s. */
+/* The list with the planned slot in place of the one that `old` opens or, when adding, behind all.
+ */
 static int rewrite_list(struct slot_list *list, bool is_adding, const struct vv_secret *old,
-                        const struct vv_secret *new_secret, const struct vv_slot_cost *cost,
-                        uint8_t **out_bytes, size_t *out_len)
+                        const struct plan *plan, struct encoded *out)
 {
-    struct slot plan;
-    TRY(check_secret(old));
-    TRY(plan_slot(new_secret, cost, &plan));
-    if (is_adding && list->count == VV_KEY_SLOTS_MAX)
-        return -VV_ERR_LIMIT;
     CLEANUP(vv_keyring_free_ptr) struct vv_keyring *ring = NULL;
     uint32_t index = 0;
+    TRY(check_secret(old));
+    if (is_adding && list->count == VV_KEY_SLOTS_MAX)
+        return -VV_ERR_LIMIT;
     TRY(open_list(list, old, &index, &ring));
     if (is_adding)
         index = list->count++;
     struct vv_slots_random random;
     vv_rt_random(&random, sizeof(random));
-    return replace_slot(list, index, ring, &plan, new_secret, &random, out_bytes, out_len);
+    return replace_slot(list, index, ring, plan, &random, out);
 }
 
 int vv_slots_change(const void *bytes, size_t len, const struct vv_secret *old,
@@ -338,8 +352,14 @@ int vv_slots_change(const void *bytes, size_t len, const struct vv_secret *old,
                     uint8_t **out_bytes, size_t *out_len)
 {
     struct slot_list list;
+    struct plan plan;
+    struct encoded encoded;
     TRY(decode_list(bytes, len, &list));
-    return rewrite_list(&list, false, old, new_secret, cost, out_bytes, out_len);
+    TRY(plan_slot(new_secret, cost, &plan));
+    TRY(rewrite_list(&list, false, old, &plan, &encoded));
+    *out_bytes = encoded.bytes;
+    *out_len = encoded.len;
+    return 0;
 }
 
 int vv_slots_add(const void *bytes, size_t len, const struct vv_secret *old,
@@ -347,6 +367,12 @@ int vv_slots_add(const void *bytes, size_t len, const struct vv_secret *old,
                  uint8_t **out_bytes, size_t *out_len)
 {
     struct slot_list list;
+    struct plan plan;
+    struct encoded encoded;
     TRY(decode_list(bytes, len, &list));
-    return rewrite_list(&list, true, old, new_secret, cost, out_bytes, out_len);
+    TRY(plan_slot(new_secret, cost, &plan));
+    TRY(rewrite_list(&list, true, old, &plan, &encoded));
+    *out_bytes = encoded.bytes;
+    *out_len = encoded.len;
+    return 0;
 }

@@ -1,11 +1,11 @@
-/* Segments: the immutable containers of sealed frames. A data segment holds frames only; a log object
- * is a segment with a metadata batch.
+/* Segments: the immutable containers of sealed frames. A data segment holds frames only; a log
+ * object is a segment with a metadata batch.
  *
  *   object header                       96 bytes (seal.h), kind DATA or LOG
  *   frames, index 0..n-1                packed, in index order
  *   batch, index n                      only in log objects, at most VV_BATCH_MAX plain
- *   directory, index n or n+1           a frame; plain content: varint frame count, then for each frame
- *                                       varint data id, varint extent, varint frame length,
+ *   directory, index n or n+1           a frame; plain content: varint frame count, then for each
+ *                                       frame varint data id, varint extent, varint frame length,
  *                                       varint plain length
  *   footer                              40 bytes:
  *      0  4  magic "vvsg"
@@ -17,8 +17,13 @@
  *     32  4  reserved, 0
  *     36  4  CRC32C of bytes 0..35
  *
- * A segment is named by (epoch, counter): "data/<2-hex shard>/<16-hex epoch>-<16-hex counter>", the shard
- * being the low byte of the counter, or "log/<16-hex epoch>/<16-hex seq>" (the counter is the seq).
+ * A segment is named by (epoch, counter): "data/<2-hex shard>/<16-hex epoch>-<16-hex counter>", the
+ * shard being the low byte of the counter, or "log/<16-hex epoch>/<16-hex seq>" (the counter is the
+ * seq).
+ *
+ * Header, frames, directory and footer take at most VV_SEGMENT_BYTES_MAX; the batch comes on top.
+ * Batch and directory have the origins {VV_ORIGIN_BATCH, 0} and {VV_ORIGIN_DIRECTORY, 0}. The
+ * header's number is the epoch in log objects and 0 in data segments.
  *
  * Building and decoding are pure computation on any thread, one thread at a time per object. */
 #ifndef VV_SEGMENT_SEGMENT_H
@@ -40,7 +45,8 @@
 
 enum vv_segment_kind { VV_SEGMENT_DATA = 0, VV_SEGMENT_LOG = 1 };
 
-/* The name of a segment as a value. Segment references also carry the volume that owns it; 0 = this one. */
+/* The name of a segment as a value. Segment references also carry the volume that owns it; 0 = this
+ * one. */
 struct vv_segment_id {
     uint64_t epoch;
     uint64_t counter;
@@ -74,13 +80,12 @@ struct vv_segment_entry {
 struct vv_segment_builder; /* owns its memory: chunks of frames, no reallocation of large blocks */
 
 /* -ENOMEM. */
-MUST_CHECK int vv_segment_builder_new(const struct vv_keyring *ring,
-                                      const struct vv_segment_id *id,
+MUST_CHECK int vv_segment_builder_new(const struct vv_keyring *ring, const struct vv_segment_id *id,
                                       const struct vv_seal_settings *settings,
                                       struct vv_segment_builder **out_builder);
 void vv_segment_builder_free(struct vv_segment_builder *builder);
-/* Seal one frame; *out_loc says where it will lie. -ENOMEM, -VV_ERR_LIMIT (frames or bytes; the builder
- * is unchanged). */
+/* Seal one frame; *out_loc says where it will lie. -ENOMEM, -VV_ERR_LIMIT (frames or bytes; the
+ * builder is unchanged). */
 MUST_CHECK int vv_segment_add(struct vv_segment_builder *builder, const struct vv_origin *origin,
                               const void *plain, size_t plain_len, struct vv_frame_loc *out_loc);
 /* Bytes so far, without directory and footer; and frames so far. */
@@ -89,24 +94,28 @@ uint32_t vv_segment_builder_count(const struct vv_segment_builder *builder);
 const struct vv_object_header *vv_segment_builder_header(const struct vv_segment_builder *builder);
 const struct vv_sealer *vv_segment_builder_sealer(const struct vv_segment_builder *builder);
 /* Seal the batch (NULL for data segments), directory and footer. Afterwards nothing can be added.
- * *out_iov is the builder's, valid until it is freed. -ENOMEM. */
+ * *out_iov is the builder's, valid until it is freed. -ENOMEM, after which it may be called again;
+ * -VV_ERR_LIMIT when the batch is longer than VV_BATCH_MAX. */
 MUST_CHECK int vv_segment_finish(struct vv_segment_builder *builder, const void *batch,
                                  size_t batch_len, const struct iovec **out_iov, int *out_count,
                                  size_t *out_bytes);
 
-/* Parallel building: several workers seal runs of frames of one segment, each into a part of its own with
- * a range of indexes given beforehand; vv_segment_join appends the parts, in index order, and gives their
- * frames' locations. `first_index` of a part = frames of the builder and of the parts before it. */
+/* Parallel building: several workers seal runs of frames of one segment, each into a part of its
+ * own with a range of indexes given beforehand; vv_segment_join appends the parts, in index order,
+ * and gives their frames' locations. `first_index` of a part = frames of the builder and of the
+ * parts before it. Parts seal with the builder's sealer, so they add nothing after it is freed. */
 struct vv_segment_part;
 MUST_CHECK int vv_segment_part_new(struct vv_segment_builder *builder, uint32_t first_index,
                                    struct vv_segment_part **out_part);
 void vv_segment_part_free(struct vv_segment_part *part);
-/* On any thread, one at a time per part. The location's offset is relative to the part until joined. */
+/* On any thread, one at a time per part. The location's offset is relative to the part until
+ * joined. */
 MUST_CHECK int vv_segment_part_add(struct vv_segment_part *part, const struct vv_origin *origin,
                                    const void *plain, size_t plain_len,
                                    struct vv_frame_loc *out_loc);
-/* Moves the part's frames into the builder (the part is empty afterwards); *out_base is to be added to
- * the offsets that vv_segment_part_add gave. -ENOMEM, -VV_ERR_LIMIT, -EINVAL (not the next index). */
+/* Moves the part's frames into the builder (the part is empty afterwards); *out_base is to be added
+ * to the offsets that vv_segment_part_add gave. -ENOMEM, -VV_ERR_LIMIT, -EINVAL (not the next
+ * index). */
 MUST_CHECK int vv_segment_join(struct vv_segment_builder *builder, struct vv_segment_part *part,
                                uint32_t *out_base);
 
@@ -120,8 +129,9 @@ struct vv_segment_footer {
     uint32_t directory_len;
 };
 
-/* Decode the last VV_SEGMENT_FOOTER_LEN bytes of an object of `object_len` bytes; all offsets are
- * checked to lie inside it. -VV_ERR_FORMAT, -VV_ERR_CHECKSUM. */
+/* Decode the footer of an object of `object_len` bytes from the object's end, the last `len` bytes
+ * of it, at least VV_SEGMENT_FOOTER_LEN. All offsets are checked to lie inside the object and to
+ * fit together. -VV_ERR_FORMAT, -VV_ERR_CHECKSUM. */
 MUST_CHECK int vv_segment_footer_decode(const void *bytes, size_t len, uint64_t object_len,
                                         struct vv_segment_footer *out_footer);
 /* Open and decode a sealed directory. The caller frees *out_entries. Frames lie back to back from

@@ -48,21 +48,35 @@ static inline struct vv_object_header fixture_header(const struct vv_keyring *ri
     return header;
 }
 
+/* Fill the rest of a large input with copies of its beginning, farther apart than any small frame.
+ */
+static inline void fixture_repeat(uint8_t *out, size_t len, size_t filled)
+{
+    for (; filled > 0 && filled < len; filled *= 2)
+        memcpy(out + filled, out, filled < len - filled ? filled : len - filled);
+}
+
+#define FIXTURE_REPEAT_LEN (1u << 20)
+
 /* Bytes that no compressor shrinks, always the same ones. */
 static inline void fixture_noise(uint8_t *out, size_t len, uint64_t seed)
 {
     uint64_t state = seed * 2 + 1;
-    for (size_t i = 0; i < len; i++) {
+    size_t filled = len < FIXTURE_REPEAT_LEN ? len : FIXTURE_REPEAT_LEN;
+    for (size_t i = 0; i < filled; i++) {
         state = state * 6364136223846793005u + 1442695040888963407u;
         out[i] = (uint8_t)(state >> 56);
     }
+    fixture_repeat(out, len, filled);
 }
 
 /* Bytes that every compressor shrinks. */
 static inline void fixture_text(uint8_t *out, size_t len)
 {
-    for (size_t i = 0; i < len; i++)
+    size_t filled = len < FIXTURE_REPEAT_LEN ? len : FIXTURE_REPEAT_LEN;
+    for (size_t i = 0; i < filled; i++)
         out[i] = (uint8_t)("sediment, layer upon layer; "[i % 28] + (i / 28 % 7 == 3));
+    fixture_repeat(out, len, filled);
 }
 
 /* Call fn(arg) with each allocation failing in turn until all succeed. fn returns an error; on
