@@ -194,16 +194,20 @@ static void end_fiber(struct vv_fiber *fiber)
     recycle_fiber(reactor, fiber);
 }
 
-void vv_fiber_discard(struct vv_fiber *fiber)
+void vv_fiber_detach(struct vv_fiber *fiber)
 {
     struct vv_reactor *reactor = fiber->reactor;
-    assert(reactor->running != fiber);
     if (!vv_list_is_empty(&fiber->run_node)) {
         vv_list_remove(&fiber->run_node);
         reactor->runnable_count--;
     }
     vv_list_remove(&fiber->wait_node);
     vv_timer_heap_remove(&reactor->timers, &fiber->timer);
+}
+
+void vv_fiber_discard(struct vv_fiber *fiber)
+{
+    assert(fiber->reactor->running != fiber);
     end_fiber(fiber);
 }
 

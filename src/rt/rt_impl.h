@@ -128,7 +128,9 @@ void vv_fiber_resume(struct vv_fiber *fiber);
 int vv_fiber_wait(uint64_t deadline_ns);
 /* Make a waiting fiber runnable: takes it out of its queue and cancels its deadline. */
 void vv_fiber_wake(struct vv_fiber *fiber, int result);
-/* End a suspended fiber where it is, without running it. */
+/* End suspended fibers where they are, without running them: first take all of them out of what they
+ * wait for (which may be on the stack of another), then give up their stacks. */
+void vv_fiber_detach(struct vv_fiber *fiber);
 void vv_fiber_discard(struct vv_fiber *fiber);
 
 /* ---- the timer heap (timer.c) ---- */
