@@ -179,8 +179,8 @@ static void confirm_in_order(struct vv_log *log)
  * fence is durable, but every later fsync must fail anyway. */
 static int wait_for_turn(struct vv_log *log, uint64_t seq)
 {
-    if (vv_planted(VV_PLANT_ACK_UNCONFIRMED))
-        return 0;
+    if (vv_planted(VV_PLANT_ACK_UNCONFIRMED) && seq > log->confirmed_seq)
+        log->confirmed_seq = seq;
     struct log_put put = {.seq = seq};
     vv_list_push_back(&log->done, &put.node);
     confirm_in_order(log);
@@ -196,6 +196,11 @@ static int wait_for_turn(struct vv_log *log, uint64_t seq)
 static int put_in_order(struct vv_log *log, const struct vv_segment_id *id,
                         const uint8_t attempt_id[16], const struct iovec *iov, int count)
 {
+    /* The window is bounded, so that openers can tell a lost object from one still under way. */
+    while (id->counter - log->confirmed_seq >= VV_LOG_WINDOW_MAX) {
+        vv_waitq_wait(&log->acknowledged, VV_NEVER);
+        TRY(vv_log_ended(log));
+    }
     char name[VV_STORE_NAME_MAX + 1];
     vv_segment_name(id, name, sizeof(name));
     int err = vv_log_request_put(&log->requests, name, attempt_id, iov, count, NULL);

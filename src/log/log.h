@@ -27,6 +27,8 @@
 
 #define VV_LOG_REPLAY_PARALLEL 16 /* log objects fetched at once during replay */
 
+#define VV_LOG_WINDOW_MAX 64      /* log objects of a writer under way at once; further puts wait */
+
 struct vv_batch_header {
     uint64_t first_commit;
     uint64_t count;

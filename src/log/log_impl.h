@@ -20,7 +20,7 @@
 
 #define VV_LOG_RETRY_MIN_NS (20 * VV_NS_PER_MS)
 #define VV_LOG_RETRY_MAX_NS (5 * VV_NS_PER_S)
-#define VV_LOG_TRIES_MAX 6               /* of a request while opening; then its error is returned */
+#define VV_LOG_TRIES_MAX 8               /* of a request while opening; then its error is returned */
 #define VV_LOG_ROUNDS_MAX 64             /* openings begun again because of others' claims */
 #define VV_LOG_OFFLOAD_BYTES (64u << 10) /* sealing and opening of more goes to a worker */
 

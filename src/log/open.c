@@ -118,42 +118,59 @@ static int check_alone(struct opening *opening)
 
 /* ---- rule 7: fences ---- */
 
-/* Whether `entry` is the log object `seq` of the epoch, and no fence: those are a header only. */
-static bool is_object_at(const struct vv_store_entry *entry, uint64_t epoch, uint64_t seq)
+/* What LIST shows of an epoch's log from its replay point on. */
+struct survey {
+    uint64_t epoch;
+    uint64_t seq;     /* everything from the replay point to below this is a log object */
+    bool is_at_fence; /* what stands at seq is only a header: a fence */
+};
+
+/* Take one name in. A position is free only if nothing speaks against it: a fence above it was put
+ * when it was taken, and a writer's window never reached that far. Then an object was lost. */
+static int survey_entry(struct survey *survey, const struct vv_store_entry *entry)
 {
     struct vv_segment_id id;
-    return vv_segment_name_parse(entry->name, &id) == 0 && id.kind == VV_SEGMENT_LOG &&
-           id.epoch == epoch && id.counter == seq && entry->size > VV_OBJECT_HEADER_LEN;
+    if (survey->is_at_fence || vv_segment_name_parse(entry->name, &id) != 0 ||
+        id.kind != VV_SEGMENT_LOG || id.epoch != survey->epoch || id.counter < survey->seq)
+        return 0;
+    bool is_fence = entry->size <= VV_OBJECT_HEADER_LEN;
+    if (id.counter == survey->seq) {
+        survey->is_at_fence = is_fence;
+        survey->seq += !is_fence;
+        return 0;
+    }
+    bool is_lost = is_fence || id.counter - survey->seq >= VV_LOG_WINDOW_MAX;
+    return is_lost && !vv_planted(VV_PLANT_GAP_IS_END) ? -VV_ERR_GAP : 0;
 }
 
-/* Move *seq forward over what LIST shows to be log objects, to save one PUT for each. The PUT then
- * decides. */
-static int skip_objects(struct opening *opening, uint64_t epoch, uint64_t *seq)
+/* Find where a fence may go, to save one PUT for each object before it. The PUT then decides. */
+static int survey_epoch(struct opening *opening, const struct vv_epoch_ref *ref,
+                        struct survey *out_survey)
 {
     CLEANUP(vv_free_ptr)
     struct vv_store_entry *page = vv_calloc(VV_STORE_LIST_MAX, sizeof(*page));
     if (!page)
         return -ENOMEM;
+    struct survey survey = {.epoch = ref->epoch, .seq = ref->replay_seq};
     char prefix[VV_STORE_NAME_MAX + 1];
     char after[VV_STORE_NAME_MAX + 1] = "";
-    struct vv_segment_id id = {.epoch = epoch, .counter = *seq - 1, .kind = VV_SEGMENT_LOG};
+    struct vv_segment_id id = {
+        .epoch = ref->epoch, .counter = ref->replay_seq - 1, .kind = VV_SEGMENT_LOG};
     vv_segment_name(&id, prefix, sizeof(prefix));
-    if (*seq > 0)
+    if (ref->replay_seq > 0)
         memcpy(after, prefix, sizeof(after));
     strrchr(prefix, '/')[1] = '\0';
-    for (;;) {
-        ssize_t count =
-            vv_log_request_list(&opening->requests, prefix, after, page, VV_STORE_LIST_MAX);
+    ssize_t count;
+    do {
+        count = vv_log_request_list(&opening->requests, prefix, after, page, VV_STORE_LIST_MAX);
         TRY(count);
-        for (ssize_t i = 0; i < count; i++) {
-            if (!is_object_at(&page[i], epoch, *seq))
-                return 0;
-            (*seq)++;
-        }
-        if (count < VV_STORE_LIST_MAX)
-            return 0;
-        memcpy(after, page[count - 1].name, sizeof(after));
-    }
+        for (ssize_t i = 0; i < count; i++)
+            TRY(survey_entry(&survey, &page[i]));
+        if (count > 0)
+            memcpy(after, page[count - 1].name, sizeof(after));
+    } while (count == VV_STORE_LIST_MAX);
+    *out_survey = survey;
+    return 0;
 }
 
 /* PUT a fence at log/<epoch>/<seq>. 0: a fence is there, ours or another's; -VV_ERR_NOT_OURS: a
@@ -195,9 +212,9 @@ static int put_fence(struct opening *opening, uint64_t epoch, uint64_t seq)
  * sequence; 412 on a fence: done. */
 static int fence_epoch(struct opening *opening, const struct vv_epoch_ref *ref, uint64_t *out_fence)
 {
-    uint64_t seq = ref->replay_seq;
-    TRY(skip_objects(opening, ref->epoch, &seq));
-    for (; seq < UINT64_MAX; seq++) {
+    struct survey survey;
+    TRY(survey_epoch(opening, ref, &survey));
+    for (uint64_t seq = survey.seq; seq < UINT64_MAX; seq++) {
         int result = put_fence(opening, ref->epoch, seq);
         if (result != -VV_ERR_NOT_OURS) {
             *out_fence = seq;

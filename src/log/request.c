@@ -8,7 +8,7 @@
 
 #define MANIFEST_PREFIX "manifest/"
 #define LIST_ALL_ENTRIES VV_STORE_LIST_MAX /* a page when all manifests are listed, ... */
-#define LIST_ABOVE_ENTRIES 8               /* ... and when there should be none */
+#define LIST_ABOVE_ENTRIES 4               /* ... and when there should be none */
 #define PAUSE_DOUBLINGS_MAX 20
 
 struct vv_log_requests vv_log_requests_of(const struct vv_log_options *options)
@@ -173,28 +173,42 @@ int vv_log_request_sync(const struct vv_log_requests *requests, const char *name
     }
 }
 
-int vv_log_newest_above(const struct vv_log_requests *requests, uint64_t number,
-                        uint64_t *out_newest)
+/* *newest = the greatest number in what is left of the list after `after`, which is changed. */
+static int find_newest(const struct vv_log_requests *requests, char *after,
+                       struct vv_store_entry *page, size_t page_len, uint64_t *newest)
 {
-    size_t page_len = number == 0 ? LIST_ALL_ENTRIES : LIST_ABOVE_ENTRIES;
-    CLEANUP(vv_free_ptr) struct vv_store_entry *page = vv_calloc(page_len, sizeof(*page));
-    if (!page)
-        return -ENOMEM;
-    char after[VV_STORE_NAME_MAX + 1];
-    vv_manifest_name(number, after, sizeof(after));
-    uint64_t newest = 0;
     ssize_t count;
     do {
         count = vv_log_request_list(requests, MANIFEST_PREFIX, after, page, page_len);
         TRY(count);
         for (ssize_t i = 0; i < count; i++) {
             uint64_t found;
-            if (vv_manifest_name_parse(page[i].name, &found) == 0 && found > newest)
-                newest = found;
+            if (vv_manifest_name_parse(page[i].name, &found) == 0 && found > *newest)
+                *newest = found;
         }
         if (count > 0)
-            memcpy(after, page[count - 1].name, sizeof(after));
+            memcpy(after, page[count - 1].name, sizeof(page->name));
     } while ((size_t)count == page_len);
+    return 0;
+}
+
+int vv_log_newest_above(const struct vv_log_requests *requests, uint64_t number,
+                        uint64_t *out_newest)
+{
+    char after[VV_STORE_NAME_MAX + 1];
+    vv_manifest_name(number, after, sizeof(after));
+    uint64_t newest = 0;
+    if (number > 0) {
+        /* No memory is needed: a manifest that was put must be confirmed, come what may. */
+        struct vv_store_entry few[LIST_ABOVE_ENTRIES];
+        TRY(find_newest(requests, after, few, LIST_ABOVE_ENTRIES, &newest));
+    } else {
+        CLEANUP(vv_free_ptr)
+        struct vv_store_entry *page = vv_calloc(LIST_ALL_ENTRIES, sizeof(*page));
+        if (!page)
+            return -ENOMEM;
+        TRY(find_newest(requests, after, page, LIST_ALL_ENTRIES, &newest));
+    }
     *out_newest = newest;
     return 0;
 }
