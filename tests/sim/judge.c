@@ -1,0 +1,143 @@
+/* Judging a state that was found: which prefix of the history it is. */
+#include <assert.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "world.h"
+
+struct lines {
+    char *text;
+    size_t size;
+};
+
+static void add_line(void *arg, const char *text)
+{
+    struct lines *lines = arg;
+    int len = snprintf(lines->text, lines->size, "\n#     %s", text);
+    size_t step = (size_t)len < lines->size ? (size_t)len : lines->size - 1;
+    lines->text += step;
+    lines->size -= step;
+}
+
+/* The state before anything happened. */
+static struct era *first_era(const struct world *world)
+{
+    struct model *models[OWNERS_MAX];
+    for (unsigned i = 0; i < world->owner_count; i++) {
+        char root[64];
+        bool is_common = i == world->owner_count - 1;
+        snprintf(root, sizeof(root), is_common ? "/common" : "/c%u", i);
+        models[i] = model_new();
+        model_add_root(models[i], root, S_IFDIR | 0755, 0, false);
+        model_add_root(models[i], SHARED_DIR, S_IFDIR | 0755, 0, true);
+        model_add_root(models[i], SHARED_FILE, S_IFREG | 0644, REGION_BYTES, false);
+    }
+    return era_new(models, world->owner_count);
+}
+
+/* What differs, for those owners whose state is none of theirs. */
+static void explain(struct server *server, const struct era *era, const char *text)
+{
+    struct world *world = server->world;
+    char details[3000] = "";
+    struct lines lines = {details, sizeof(details)};
+    for (unsigned i = 0; i < world->owner_count && lines.size > 200; i++) {
+        const struct history *history = &era->owners[i];
+        bool is_match = false;
+        for (size_t k = history->bound; k < history->match_count; k++)
+            is_match |= history->is_match[k];
+        if (is_match)
+            continue;
+        char line[700];
+        struct lines before = lines;
+        add_line(&lines, "");
+        size_t nearest = history_nearest(history, &server->parts[i].dump, add_line, &lines);
+        snprintf(line, sizeof(line),
+                 "owner %u: nearest to the state after %zu of %zu (durable %zu):", i, nearest,
+                 history->count, history->bound);
+        add_line(&before, line);
+        if (before.size > 0 && lines.size < before.size)
+            *before.text = '\n';
+        if (nearest < history->count) {
+            char op[500];
+            op_to_text(&history->records[nearest]->op, op, sizeof(op));
+            snprintf(line, sizeof(line), "the next would be %s", op);
+            add_line(&lines, line);
+        }
+    }
+    world_fail(world, "server %u found a state that is no prefix: %s%s", server->number, text,
+               details);
+}
+
+/* Learn the volume's inode numbers from what was found; those known must be the same. */
+static void learn_inodes(struct server *server, struct model *model, unsigned owner)
+{
+    const struct model_dump *is = &server->parts[owner].dump;
+    struct model_dump should;
+    model_dump(model, &should);
+    assert(is->count == should.count);
+    for (size_t i = 0; i < should.count; i++) {
+        struct model_inode *inode = model_inode(model, (uint32_t)should.entries[i].key);
+        uint64_t real = is->entries[i].key;
+        if (inode->real && inode->real != real)
+            world_fail(server->world, "server %u: %s has become inode %" PRIu64 ", was %" PRIu64,
+                       server->number, is->entries[i].path, real, inode->real);
+        inode->real = real;
+    }
+    model_dump_done(&should);
+}
+
+static void begin_era(struct server *server, const size_t *counts)
+{
+    struct world *world = server->world;
+    struct model *models[OWNERS_MAX];
+    struct vv_attr shared = {0};
+    int err = engine_resolve(server->fs, SHARED_DIR, &shared);
+    for (unsigned i = 0; i < world->owner_count; i++) {
+        const struct history *history = &world->era->owners[i];
+        world->facts.records_lost += history->count - counts[i];
+        models[i] = history_model(history, counts[i]);
+        learn_inodes(server, models[i], i);
+        model_inode(models[i], models[i]->roots[1].inode)->real = shared.inode;
+    }
+    if (err < 0)
+        world_fail(world, "server %u: %s: %s", server->number, SHARED_DIR, vv_err_text(err));
+    server->era = era_new(models, world->owner_count);
+    era_unref(world->era);
+    world->era = server->era;
+    era_ref(world->era);
+}
+
+int judge_state(struct server *server, bool is_exact)
+{
+    struct world *world = server->world;
+    struct model_dump dumps[OWNERS_MAX];
+    size_t counts[OWNERS_MAX];
+    char text[400];
+    if (!world->era)
+        world->era = first_era(world);
+    for (unsigned i = 0; i < world->owner_count; i++) {
+        dumps[i] = server->parts[i].dump;
+        if (is_exact)
+            history_acknowledge(&world->era->owners[i], world->era->owners[i].count);
+    }
+    era_match(world->era, dumps);
+    if (era_choose(world->era, counts, text, sizeof(text)) < 0) {
+        explain(server, world->era, text);
+        return -1;
+    }
+    if (!is_exact)
+        begin_era(server, counts);
+    return world->is_failed ? -1 : 0;
+}
+
+void judge_era(struct world *world, const struct era *era)
+{
+    size_t counts[OWNERS_MAX];
+    char text[400];
+    if (era && era->owners[0].match_count > 0 && era_choose(era, counts, text, sizeof(text)) < 0)
+        world_fail(world, "a superseded server acknowledged too much: %s", text);
+}

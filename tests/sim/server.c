@@ -1,0 +1,260 @@
+/* A server: one process that opens the volume, is judged, serves its clients, and ends in good
+ * order or by being killed at any of these. */
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "log/log.h"
+#include "rt/rt.h"
+#include "world.h"
+
+#define STORE_PATH "/store"
+#define JOURNAL_PATH "/store/journal"
+#define WALK_TRIES 60
+#define POLL_NS (5 * VV_NS_PER_MS)
+#define SYNC_TIMEOUT_NS (5 * VV_NS_PER_S)
+#define RETRIES 30
+#define LAST_SYNCS 3
+
+/* ---- opening ---- */
+
+/* Wrap *store; on failure the store that was there stays. */
+static int open_mem(struct server *server)
+{
+    const struct mode *mode = server->world->mode;
+    TRY(vv_store_mem_open(server->world->backend, &server->store));
+    TRY(vv_store_fault_new(server->store, &server->store));
+    server->fault = server->store;
+    world_apply_plan(server->world);
+    if (mode->latency_ns > 0)
+        TRY(vv_store_latency_new(server->store, mode->latency_ns, mode->bytes_per_s,
+                                 &server->store));
+    if (mode->is_retrying)
+        TRY(vv_store_retry_new(server->store, RETRIES, 10 * VV_NS_PER_MS, VV_NS_PER_S,
+                               &server->store));
+    return 0;
+}
+
+static int create_volume(struct server *server)
+{
+    struct world *world = server->world;
+    struct vv_counters counters = {VV_ROOT_INODE + 1, VV_ORIGIN_FIRST_DATA};
+    if (world->is_created)
+        return 0;
+    int err = vv_volume_create(server->store, world->ring, world->keys, world->keys_len,
+                               &world->settings, &counters);
+    world->is_created = err == 0 || err == -VV_ERR_VOLUME_EXISTS;
+    return err == -VV_ERR_VOLUME_EXISTS ? 0 : err;
+}
+
+static int open_volume(struct server *server)
+{
+    struct world *world = server->world;
+    const struct mode *mode = world->mode;
+    struct vv_volume_options options = {
+        .store = server->store,
+        .ring = world->ring,
+        .journal_path = !mode->has_journal ? NULL
+                        : mode->is_mem     ? "/journal"
+                                           : JOURNAL_PATH,
+        .durability = mode->has_journal ? VV_DURABILITY_JOURNAL : VV_DURABILITY_BUCKET,
+        .is_syncing_replay = !mode->is_mem,
+        .memory_bytes = world->memory_bytes,
+        .commit_delay_ns = world->commit_delay_ns,
+        .sync_timeout_ns = SYNC_TIMEOUT_NS,
+        .journal_file_bytes = 4 << 20,
+        .segment_bytes = world->segment_bytes,
+    };
+    TRY(vv_volume_open(&options, &server->volume));
+    return vv_fs_open(server->volume, &server->fs);
+}
+
+/* The directories that owners live in; they may be there already, whole or in part. */
+static int make_dir(struct server *server, uint64_t parent, const char *name)
+{
+    struct vv_create create = {.mode = S_IFDIR | 0755};
+    struct vv_attr attr;
+    int err = vv_fs_mkdir(server->fs, &engine_call, parent, name, strlen(name), &create, &attr);
+    return err == -EEXIST ? 0 : err;
+}
+
+static int make_shared_file(struct server *server)
+{
+    struct vv_create create = {.mode = S_IFREG | 0644};
+    struct vv_attr attr;
+    struct vv_attr set = {.size = (uint64_t)REGION_BYTES * server->world->owner_count};
+    TRY(engine_resolve(server->fs, SHARED_DIR, &attr));
+    int err = vv_fs_mknod(server->fs, &engine_call, attr.inode, "file", 4, &create, &attr);
+    if (err < 0 && err != -EEXIST)
+        return err;
+    TRY(engine_resolve(server->fs, SHARED_FILE, &attr));
+    return vv_fs_setattr(server->fs, &engine_call, attr.inode, NULL, &set, VV_SET_SIZE, &attr);
+}
+
+static int make_roots(struct server *server)
+{
+    struct world *world = server->world;
+    for (unsigned i = 0; i < world->owner_count; i++)
+        TRY(make_dir(server, VV_ROOT_INODE, server->parts[i].root + 1));
+    TRY(make_dir(server, VV_ROOT_INODE, SHARED_DIR + 1));
+    TRY(make_shared_file(server));
+    return vv_fs_sync(server->fs, 0);
+}
+
+static int open_all(struct server *server)
+{
+    struct world *world = server->world;
+    if (world->mode->is_mem)
+        TRY(open_mem(server));
+    else
+        TRY(vv_store_dir_open(STORE_PATH, true, &server->store));
+    TRY(create_volume(server));
+    TRY(open_volume(server));
+    world->facts.opens++;
+    return world->era ? 0 : make_roots(server);
+}
+
+/* ---- closing ---- */
+
+static void note_stats(struct server *server)
+{
+    struct vv_volume_stats stats;
+    struct world_facts *facts = &server->world->facts;
+    vv_volume_stats(server->volume, &stats);
+    if (facts->plan_rounds_max < stats.plan_rounds_max)
+        facts->plan_rounds_max = stats.plan_rounds_max;
+    facts->commits += stats.commits;
+    facts->segments_deleted += stats.segments_deleted;
+}
+
+static int close_all(struct server *server)
+{
+    for (unsigned i = 0; i < server->world->owner_count; i++)
+        engine_release_all(&server->engines[i]);
+    if (server->volume)
+        note_stats(server);
+    if (server->fs)
+        vv_fs_close(server->fs);
+    int err = server->volume ? vv_volume_close(server->volume) : 0;
+    server->fault = NULL;
+    vv_store_close(server->store);
+    return err;
+}
+
+/* ---- serving ---- */
+
+/* Read everything and find out where in history it stands. */
+static int judge(struct server *server, bool is_exact)
+{
+    struct world *world = server->world;
+    struct vv_volume_stats stats;
+    char text[300] = "";
+    int err =
+        engine_walk(server->fs, server->parts, world->owner_count, WALK_TRIES, text, sizeof(text));
+    vv_volume_stats(server->volume, &stats);
+    if (stats.epoch < world->era_epoch)
+        return -VV_ERR_FENCED; /* a newer one was faster: this one has nothing to say */
+    world->era_epoch = stats.epoch;
+    if (err < 0 && !world_excuses(server, err))
+        world_fail(world, "server %u cannot read the tree: %s %s", server->number, vv_err_text(err),
+                   text);
+    return err < 0 ? err : judge_state(server, is_exact);
+}
+
+static void set_up_owners(struct server *server)
+{
+    struct world *world = server->world;
+    for (unsigned i = 0; i < world->owner_count; i++) {
+        const struct model *model = server->era->owners[i].now;
+        struct generator *generator = &world->generators[i];
+        generator->hidden = model->roots[1].inode;
+        generator->region = model->roots[2].inode;
+        server->engines[i] = (struct engine){.fs = server->fs,
+                                             .prefix = generator->prefix,
+                                             .hidden = generator->hidden,
+                                             .region = generator->region,
+                                             .region_offset = server->parts[i].region_offset,
+                                             .bytes = world->buffers[i]};
+    }
+}
+
+static void serve(struct server *server)
+{
+    struct world *world = server->world;
+    server->stage = SERVER_SERVING;
+    for (unsigned i = 0; i < world->client_count; i++) {
+        server->clients[i] = (struct client){server, i};
+        server->clients_running++;
+        if (vv_fiber_start(client_main, &server->clients[i], "client") < 0) {
+            server->clients_running--;
+            world_fail(world, "cannot start a client");
+        }
+    }
+    while (server->clients_running > 0)
+        vv_rt_sleep_ns(POLL_NS);
+}
+
+/* ---- the end ---- */
+
+static void check_empty(struct server *server)
+{
+    struct vv_volume_stats stats;
+    int err = vv_volume_settle(server->volume);
+    vv_volume_stats(server->volume, &stats);
+    if (err < 0)
+        world_fail(server->world, "settle: %s", vv_err_text(err));
+    if (stats.live_bytes != 0 || stats.ranges != 0 || stats.orphans != 0)
+        world_fail(server->world,
+                   "with everything removed, %" PRIu64 " bytes are live, %" PRIu64
+                   " ranges and %" PRIu64 " orphans are left",
+                   stats.live_bytes, stats.ranges, stats.orphans);
+}
+
+/* All is done: everything must be there, be made durable, and be let go. */
+static void finish(struct server *server)
+{
+    struct world *world = server->world;
+    world_calm(world);
+    /* A sync may give up while requests still wait before they are tried again. */
+    int err = -EIO;
+    for (unsigned i = 0; i < LAST_SYNCS && err < 0; i++)
+        err = vv_fs_sync(server->fs, 0);
+    if (err < 0 && world->mode->is_lawless)
+        return; /* its journal is broken; the next one will see */
+    if (err < 0)
+        world_fail(world, "the last sync: %s", vv_err_text(err));
+    if (world->is_failed || judge(server, true) < 0)
+        return;
+    if (rng_chance(&world->rng, 400)) {
+        for (unsigned i = 0; i < world->owner_count; i++)
+            engine_release_all(&server->engines[i]);
+        world->is_cleaning = true;
+        client_clean(server);
+        if (!world->is_failed)
+            check_empty(server);
+    }
+    server->has_ended_well = !world->is_failed;
+}
+
+void server_main(void *arg)
+{
+    struct server *server = arg;
+    struct world *world = server->world;
+    int err = open_all(server);
+    if (err == 0)
+        err = judge(server, server->is_reader);
+    if (err == 0 && !server->is_reader) {
+        set_up_owners(server);
+        serve(server);
+        if (!server->is_superseded && !world->is_failed)
+            finish(server);
+    }
+    server->open_error = err;
+    err = close_all(server);
+    if (server->has_ended_well && err < 0)
+        world_fail(world, "closing: %s", vv_err_text(err));
+    server->stage = SERVER_ENDED;
+}

@@ -1,0 +1,167 @@
+/* One simulated world: a disk or a bucket, servers that come and go on it, their clients, and what
+ * must be true.
+ *
+ * Processes: number 1 runs world_main, the harness; each server (volume, fs and its clients) is a
+ * process of its own, so that killing it is all that a crash is. What the harness knows is plain
+ * malloc, which a kill does not free. */
+#ifndef SIM_WORLD_H
+#define SIM_WORLD_H
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include "engine.h"
+#include "generate.h"
+#include "history.h"
+#include "rt/sim.h"
+#include "seal/seal.h"
+#include "store/store.h"
+#include "volume/volume.h"
+
+#define SERVERS_MAX 64
+#define CLIENTS_MAX (OWNERS_MAX - 1)
+#define REGION_BYTES 50000u /* of the shared file, per owner: regions share extents */
+
+/* What a world is made of and what may go wrong in it. */
+struct mode {
+    const char *name;
+    const char *text;
+    bool is_mem;             /* the store: memory (a bucket), else a directory of the disk */
+    bool has_journal;        /* and durability is the journal's */
+    bool is_racing;          /* the next server opens while the one before serves */
+    bool is_lawless;         /* a server may fail for good without a crash (disk errors) */
+    unsigned power_permille; /* of the crashes that are power cuts too */
+    struct vv_store_fault_plan plan;  /* of a mem store */
+    bool is_retrying;                 /* requests that fail are repeated below the engine */
+    uint64_t latency_ns, bytes_per_s; /* of a mem store */
+    unsigned outages;                 /* periods in which every request fails */
+    unsigned shortages;               /* periods in which there is no space */
+    unsigned disk_errors_per_10000;
+    bool is_reordering_dirs;
+};
+
+const struct mode *mode_find(const char *name);
+/* The modes by number; NULL at the end. */
+const struct mode *mode_at(unsigned index);
+
+enum server_stage { SERVER_OPENING, SERVER_SERVING, SERVER_ENDED };
+
+struct server;
+struct client {
+    struct server *server;
+    unsigned index;
+};
+
+struct server {
+    struct world *world;
+    unsigned number;
+    int process;
+    enum server_stage stage;
+    int open_error;
+    bool is_superseded;  /* another one has begun to open since, or at the same time: being
+                          * fenced is right, and it ends after a few operations */
+    bool is_reader;      /* the last one: only looks */
+    bool is_buried;      /* its end has been looked at */
+    bool has_ended_well; /* everything done, compared and closed */
+    unsigned clients_running;
+    unsigned zombie_ops; /* done while superseded */
+    struct era *era;     /* what its clients do; NULL before it serves */
+    bool is_common_busy;
+    struct vv_store *store, *fault;
+    struct vv_volume *volume;
+    struct vv_fs *fs;
+    struct client clients[CLIENTS_MAX];
+    struct engine engines[OWNERS_MAX];
+    struct engine_part parts[OWNERS_MAX]; /* what it found when it opened */
+};
+
+struct world_options {
+    uint64_t seed;
+    const struct mode *mode;
+    unsigned ops;
+    unsigned crashes;
+    bool is_verbose;
+};
+
+struct world_facts {
+    uint64_t fingerprint;
+    uint64_t ops_by_kind[OP_KINDS];
+    uint64_t ops, failed_ops, excused_ops; /* failed_ops: as the model says they must */
+    uint64_t kills, power_cuts, races, opens, failed_opens, outages, shortages;
+    uint64_t syncs, failed_syncs;
+    uint64_t plan_rounds_max;
+    uint64_t records_lost; /* operations that crashes undid */
+    uint64_t commits, segments_deleted;
+};
+
+struct world {
+    struct world_options options;
+    const struct mode *mode;
+    struct rng rng;
+    enum profile profile;
+    unsigned client_count, owner_count; /* the last owner is common property */
+    uint64_t memory_bytes, segment_bytes, commit_delay_ns, think_ns;
+    struct vv_sim_disk *disk;
+    struct vv_store_backend *backend;
+    struct vv_keyring *ring;
+    uint8_t *keys;
+    size_t keys_len;
+    struct vv_seal_settings settings;
+    bool is_created;
+    struct vv_store_fault_plan plan; /* now */
+    bool is_bad_weather;             /* an outage or a shortage, until then */
+    uint64_t weather_until;
+    unsigned next_weather; /* the next begins when that many operations are done */
+    bool is_calm;          /* no more faults: everything must succeed */
+    bool is_cleaning;      /* ... and everything is being removed */
+    struct generator generators[OWNERS_MAX];
+    struct sight *sights; /* per owner */
+    uint8_t *buffers[OWNERS_MAX];
+    struct era *era;    /* the newest whose start is known; NULL before the first */
+    uint64_t era_epoch; /* the volume's epoch of the server whose era it is */
+    uint64_t events;
+    unsigned ops_done;
+    struct server *servers[SERVERS_MAX];
+    unsigned server_count;
+    unsigned *turns; /* when, in operations done, the next server's turn comes; ascending */
+    unsigned turns_done;
+    bool is_failed;
+    char failure[4096];
+    struct world_facts facts;
+};
+
+/* Run one world from its seed to its end. 0, or -1 with world->failure. The world is the caller's,
+ * zeroed. */
+int world_run(struct world *world, const struct world_options *options);
+void world_done(struct world *world);
+
+/* ---- for the files of the simulator ---- */
+
+/* The first failure counts; the world stops soon after. */
+void world_fail(struct world *world, const char *format, ...) __attribute__((format(printf, 2, 3)));
+void world_note(const struct world *world, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+/* Is this error one that the world's faults explain? */
+bool world_excuses(const struct server *server, int err);
+/* Compare a state found (server->parts) with world->era, and begin a new one from it for the
+ * server. is_exact: nothing may be missing. 0, or -1 after world_fail. */
+int judge_state(struct server *server, bool is_exact);
+/* Once more, when acknowledgements may have come since: for servers that were superseded. */
+void judge_era(struct world *world, const struct era *era);
+/* No more faults from now on. */
+void world_calm(struct world *world);
+/* The faults of now for all stores. */
+void world_apply_plan(struct world *world);
+
+/* The main fiber of a server's process. */
+void server_main(void *server);
+/* The main fiber of a client. */
+void client_main(void *client);
+/* Do one operation of an owner and compare it. */
+void client_do(struct server *server, unsigned owner, struct op *op);
+/* Remove everything that the owners have. */
+void client_clean(struct server *server);
+
+#endif
