@@ -1,0 +1,295 @@
+#include "log/journal.h"
+
+#include "rig.h"
+
+#define FILE_BYTES (64u << 10)
+#define FIBERS 60
+
+struct disk_test {
+    void (*fn)(struct vv_keyring *ring, struct vv_sim_disk *disk);
+    struct vv_keyring *ring;
+    struct vv_sim_disk *disk;
+};
+
+static void disk_process(void *arg)
+{
+    struct disk_test *test = arg;
+    test->fn(test->ring, test->disk);
+}
+
+static void disk_main(void *arg)
+{
+    struct disk_test *test = arg;
+    uint8_t volume_id[16] = {9};
+    if (vv_keyring_new(volume_id, &test->ring) < 0)
+        abort();
+    test->disk = vv_sim_disk_new(0);
+    int process = vv_sim_process_start(test->disk, disk_process, test);
+    if (process > 0)
+        vv_sim_process_wait(process);
+    vv_keyring_free(test->ring);
+}
+
+static void on_disk(void (*fn)(struct vv_keyring *ring, struct vv_sim_disk *disk))
+{
+    struct disk_test test = {.fn = fn};
+    run_world(3, disk_main, &test);
+}
+
+static struct vv_journal *open_journal(struct vv_keyring *ring)
+{
+    struct vv_journal *journal = NULL;
+    int err = vv_journal_open("journal", ring, &rig_settings, FILE_BYTES, &journal);
+    if (err)
+        tap_is_int(err, 0, "opens");
+    return journal;
+}
+
+static int append_text(struct vv_journal *journal, uint64_t commit, const char *text)
+{
+    struct iovec iov[2] = {{(void *)(uintptr_t)text, 1},
+                           {(void *)(uintptr_t)(text + 1), strlen(text) - 1}};
+    return vv_journal_append(journal, commit, iov, 2);
+}
+
+static int append_long(struct vv_journal *journal, uint64_t commit, size_t len)
+{
+    uint8_t *bytes = vv_alloc(len);
+    vv_rt_random(bytes, len);
+    struct iovec iov = {bytes, len};
+    int err = vv_journal_append(journal, commit, &iov, 1);
+    vv_free(bytes);
+    return err;
+}
+
+/* What a scan gave: the texts, one after the other. */
+struct scanned {
+    char text[256];
+    size_t len;
+    uint64_t count;
+    size_t bytes;
+    int fail;
+};
+
+static int note_record(void *arg, uint64_t commit, struct vv_bytes plain)
+{
+    struct scanned *scanned = arg;
+    (void)commit;
+    for (size_t i = 0; i < plain.len && scanned->len + 1 < sizeof(scanned->text); i++)
+        scanned->text[scanned->len++] = (char)plain.ptr[i];
+    scanned->count++;
+    scanned->bytes += plain.len;
+    return scanned->fail;
+}
+
+static void test_append_and_scan(struct vv_keyring *ring, struct vv_sim_disk *disk)
+{
+    (void)disk;
+    struct scanned scanned = {0};
+    uint64_t last = 99;
+    struct vv_journal *other;
+    struct vv_journal *journal = open_journal(ring);
+    tap_ok(vv_journal_is_empty(journal), "a new journal is empty");
+    uint8_t id[16];
+    memcpy(id, vv_journal_id(journal), 16);
+    tap_is_int(vv_journal_open("journal", ring, &rig_settings, 0, &other), -VV_ERR_LOCKED,
+               "it is locked");
+    tap_is_int(vv_journal_scan(journal, 6, note_record, &scanned, &last), 0, "scans");
+    tap_ok(scanned.count == 0 && last == 6, "nothing");
+    tap_is_int(append_text(journal, 7, "seven "), 0, "appends");
+    tap_is_int(append_text(journal, 8, "eight "), 0, "appends");
+    tap_is_int(append_text(journal, 9, "nine"), 0, "appends");
+    tap_ok(vv_journal_bytes_written(journal) == 3 * 512, "small records take a block each");
+    tap_ok(vv_journal_bytes_held(journal) == FILE_BYTES, "in one file");
+    vv_journal_close(journal);
+    journal = open_journal(ring);
+    tap_ok(!vv_journal_is_empty(journal), "it is not empty any more");
+    tap_is_bytes(vv_journal_id(journal), id, 16, "it has its id");
+    tap_is_int(vv_journal_scan(journal, 7, note_record, &scanned, &last), 0, "scans");
+    tap_ok(last == 9 && scanned.count == 2, "from the number asked for");
+    tap_is_str(scanned.text, "eight nine", "in order");
+    tap_is_int(append_text(journal, 10, "ten"), 0, "and goes on");
+    vv_journal_close(journal);
+    journal = open_journal(ring);
+    memset(&scanned, 0, sizeof(scanned));
+    tap_is_int(vv_journal_scan(journal, 7, note_record, &scanned, &last), 0, "scans");
+    tap_is_str(scanned.text, "eight nineten", "over both files");
+    vv_journal_close(journal);
+    journal = open_journal(ring);
+    memset(&scanned, 0, sizeof(scanned));
+    scanned.fail = -EDOM;
+    tap_is_int(vv_journal_scan(journal, 7, note_record, &scanned, &last), -EDOM, "may be ended");
+    tap_is_int(vv_journal_reset(journal, 20), 0, "resets");
+    tap_is_int(append_text(journal, 20, "twenty"), 0, "begins at another number");
+    vv_journal_close(journal);
+    journal = open_journal(ring);
+    memset(&scanned, 0, sizeof(scanned));
+    tap_is_int(vv_journal_scan(journal, 19, note_record, &scanned, &last), 0, "scans");
+    tap_ok(last == 20 && scanned.count == 1, "what was before is forgotten");
+    vv_journal_close(journal);
+}
+
+static void test_recycling(struct vv_keyring *ring, struct vv_sim_disk *disk)
+{
+    (void)disk;
+    struct vv_journal *journal = open_journal(ring);
+    int err = vv_journal_reset(journal, 1);
+    for (uint64_t commit = 1; commit <= 200 && !err; commit++) {
+        err = append_long(journal, commit, commit % 7 * 1000);
+        vv_journal_trim(journal, commit > 3 ? commit - 3 : 0);
+    }
+    tap_is_int(err, 0, "appends much");
+    tap_ok(vv_journal_bytes_written(journal) > 8 * FILE_BYTES, "more than its files hold");
+    tap_ok(vv_journal_bytes_held(journal) <= 3 * FILE_BYTES, "files are used again");
+    tap_is_int(append_long(journal, 201, 3 * FILE_BYTES), 0, "a record longer than a file");
+    tap_is_int(append_long(journal, 202, VV_JOURNAL_RECORD_MAX + 1), -VV_ERR_LIMIT, "too long");
+    tap_is_int(append_text(journal, 202, "short"), 0, "does not take the number");
+    vv_journal_close(journal);
+    journal = open_journal(ring);
+    struct scanned scanned = {0};
+    uint64_t last;
+    tap_is_int(vv_journal_scan(journal, 197, note_record, &scanned, &last), 0, "scans");
+    tap_ok(last == 202 && scanned.count == 5, "what was not trimmed is there");
+    vv_journal_close(journal);
+}
+
+/* ---- several at once ---- */
+
+struct group {
+    struct vv_journal *journal;
+    uint64_t next_commit;
+    uint64_t last_returned;
+    bool is_in_order;
+    unsigned running;
+    int err;
+    struct vv_waitq done;
+};
+
+/* Fibers run in any order; each takes the number that is next when it calls. */
+static void run_appender(void *arg)
+{
+    struct group *group = arg;
+    uint64_t commit = group->next_commit++;
+    int err = append_long(group->journal, commit, commit % 4 == 1 ? 7000 : 300);
+    group->is_in_order &= group->last_returned + 1 == commit;
+    group->last_returned = commit;
+    group->err = group->err ? group->err : err;
+    group->running--;
+    vv_waitq_wake_all(&group->done);
+}
+
+static void test_groups(struct vv_keyring *ring, struct vv_sim_disk *disk)
+{
+    (void)disk;
+    struct group group = {.journal = open_journal(ring), .next_commit = 1, .is_in_order = true};
+    vv_waitq_init(&group.done);
+    group.err = vv_journal_reset(group.journal, 1);
+    for (int i = 0; i < FIBERS; i++) {
+        group.running++;
+        if (vv_fiber_start(run_appender, &group, "appender") < 0)
+            abort();
+        if (i % 5 == 0)
+            vv_fiber_yield();
+    }
+    while (group.running > 0)
+        vv_waitq_wait(&group.done, VV_NEVER);
+    tap_is_int(group.err, 0, "many append at once");
+    tap_ok(group.is_in_order, "and return in order");
+    vv_journal_close(group.journal);
+    struct vv_journal *journal = open_journal(ring);
+    struct scanned scanned = {0};
+    uint64_t last;
+    tap_is_int(vv_journal_scan(journal, 0, note_record, &scanned, &last), 0, "scans");
+    tap_ok(last == FIBERS, "all are there");
+    vv_journal_close(journal);
+}
+
+/* ---- failures ---- */
+
+static void test_full_disk(struct vv_keyring *ring, struct vv_sim_disk *disk)
+{
+    struct vv_journal *journal = open_journal(ring);
+    vv_sim_disk_set_capacity(disk, vv_sim_disk_used(disk) + FILE_BYTES + 8192);
+    int err = vv_journal_reset(journal, 1);
+    uint64_t commit = 1;
+    while (!err && commit < 1000)
+        err = append_text(journal, commit++, "text");
+    tap_is_int(err, -ENOSPC, "a full disk");
+    tap_ok(vv_journal_is_broken(journal), "breaks the journal");
+    tap_is_int(append_text(journal, commit, "text"), -ENOSPC, "for good");
+    tap_is_int(vv_journal_reset(journal, 1), -ENOSPC, "a reset does not mend it");
+    vv_journal_close(journal);
+    journal = open_journal(ring);
+    struct scanned scanned = {0};
+    uint64_t last;
+    tap_is_int(vv_journal_scan(journal, 0, note_record, &scanned, &last), 0, "scans");
+    tap_ok(last >= commit - 2, "what was acknowledged is there");
+    vv_journal_close(journal);
+}
+
+static void test_errors(struct vv_keyring *ring, struct vv_sim_disk *disk)
+{
+    struct vv_journal *journal = open_journal(ring);
+    int err = vv_journal_reset(journal, 1);
+    err = err ? err : append_text(journal, 1, "one");
+    tap_is_int(err, 0, "appends");
+    vv_sim_disk_set_errors(disk, 10000);
+    tap_is_int(append_text(journal, 2, "two"), -EIO, "a failing disk");
+    vv_sim_disk_set_errors(disk, 0);
+    tap_is_int(append_text(journal, 3, "three"), -EIO, "breaks the journal for good");
+    tap_ok(vv_journal_is_broken(journal), "as it says");
+    vv_journal_close(journal);
+    unsigned opened = 0;
+    for (int i = 0; i < 200; i++) {
+        uint64_t last = 0;
+        struct scanned scanned = {0};
+        vv_sim_disk_set_errors(disk, 500);
+        err = vv_journal_open("journal", ring, &rig_settings, FILE_BYTES, &journal);
+        if (!err)
+            err = vv_journal_scan(journal, 0, note_record, &scanned, &last);
+        opened += err == 0;
+        if (err == 0 && last < 1)
+            tap_ok(false, "an error is not the end of the records");
+        vv_sim_disk_set_errors(disk, 0);
+        vv_journal_close(journal);
+        journal = NULL;
+    }
+    tap_ok(opened > 20 && opened < 200, "I/O errors are reported: %u of 200 opened", opened);
+}
+
+static void test_no_memory(struct vv_keyring *ring, struct vv_sim_disk *disk)
+{
+    (void)disk;
+    bool is_right = true;
+    bool has_failed = true;
+    uint64_t commit = 1;
+    for (int64_t n = 0; has_failed; n++) {
+        struct vv_journal *journal = NULL;
+        struct scanned scanned = {0};
+        uint64_t last = 0;
+        vv_alloc_fail_at(n, false);
+        int err = vv_journal_open("journal", ring, &rig_settings, FILE_BYTES, &journal);
+        if (!err)
+            err = vv_journal_scan(journal, commit - 1, note_record, &scanned, &last);
+        if (!err)
+            err = append_text(journal, commit, "text");
+        has_failed = vv_alloc_failed();
+        vv_alloc_fail_at(-1, false);
+        is_right &= err == 0 || (err == -ENOMEM && has_failed);
+        commit += err == 0;
+        vv_journal_close(journal);
+    }
+    tap_ok(is_right, "with the n-th allocation failing");
+}
+
+int main(void)
+{
+    rig_main();
+    on_disk(test_append_and_scan);
+    on_disk(test_recycling);
+    on_disk(test_groups);
+    on_disk(test_full_disk);
+    on_disk(test_errors);
+    on_disk(test_no_memory);
+    return tap_done();
+}
