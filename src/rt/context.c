@@ -11,9 +11,9 @@ void vv_context_begin(void);
 /* What vv_context_switch pops from a new stack, lowest address first. */
 #if defined(__x86_64__)
 struct first_frame {
-    void *arg;            /* r15 */
-    void (*entry)(void *);/* r14 */
-    void *others[4];      /* r13, r12, rbx, rbp */
+    void *arg;             /* r15 */
+    void (*entry)(void *); /* r14 */
+    void *others[4];       /* r13, r12, rbx, rbp */
     void (*begin)(void);
 };
 #else

@@ -59,7 +59,8 @@ static inline void vv_tools_switch_begin(void **out_fake, const void *stack, siz
     __sanitizer_start_switch_fiber(out_fake, stack, size);
 }
 
-/* After a switch: `fake` is what the flow entered had kept; the stack that was left is given out. */
+/* After a switch: `fake` is what the flow entered had kept; the stack that was left is given out.
+ */
 static inline void vv_tools_switch_end(void *fake, const void **out_stack, size_t *out_size)
 {
     __sanitizer_finish_switch_fiber(fake, out_stack, out_size);

@@ -286,8 +286,7 @@ static void run_allocate(void *arg)
 {
     struct change_call *call = arg;
     do
-        call->err =
-            fallocate(call->fd, 0, (off_t)call->offset, (off_t)call->len) != 0 ? -errno : 0;
+        call->err = fallocate(call->fd, 0, (off_t)call->offset, (off_t)call->len) != 0 ? -errno : 0;
     while (call->err == -EINTR);
 }
 

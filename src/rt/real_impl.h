@@ -36,9 +36,9 @@ struct vv_workers {
     struct vv_reactor *reactor; /* where completions are posted */
     pthread_mutex_t lock;       /* guards all below */
     pthread_cond_t work;
-    struct vv_list queue;  /* jobs */
-    atomic_size_t queued;  /* also read without the lock, by the worker that spins */
-    unsigned spinning;     /* at most one */
+    struct vv_list queue; /* jobs */
+    atomic_size_t queued; /* also read without the lock, by the worker that spins */
+    unsigned spinning;    /* at most one */
     unsigned sleeping;
     bool is_stopping;
     struct vv_spin spin;
@@ -107,7 +107,7 @@ struct vv_real {
     struct vv_signals signals;
     int wake_fd;
     struct vv_spin spin;
-    uint64_t polled_ns; /* when the descriptors were last looked at */
+    uint64_t polled_ns;              /* when the descriptors were last looked at */
     _Atomic(struct vv_post *) inbox; /* newest first; any thread adds */
     atomic_bool is_sleeping;
 };

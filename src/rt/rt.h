@@ -1,14 +1,14 @@
 /* Runtime: fibers on a reactor, timers, the worker pool, files, sockets, randomness and clocks.
  * The only door to the outside world.
  *
- * A reactor is one thread with an event loop. A fiber is a stackful coroutine that lives and dies on
- * one reactor. Functions marked "suspends" stop the calling fiber, never the thread; everything else
- * runs to its end without another fiber of the reactor in between. That is what makes volume
+ * A reactor is one thread with an event loop. A fiber is a stackful coroutine that lives and dies
+ * on one reactor. Functions marked "suspends" stop the calling fiber, never the thread; everything
+ * else runs to its end without another fiber of the reactor in between. That is what makes volume
  * operations atomic: between two suspension points nothing else happens.
  *
  * There are two implementations behind this header: the real one (vv_rt_run) and the simulated one
- * (rt/sim.h: one thread, virtual time, one seed decides every latency, order and fault). Code above is
- * unaware of which it runs on. Files exist in both; sockets and descriptors only in the real one
+ * (rt/sim.h: one thread, virtual time, one seed decides every latency, order and fault). Code above
+ * is unaware of which it runs on. Files exist in both; sockets and descriptors only in the real one
  * (-ENOSYS in the simulation).
  *
  * Unless said otherwise: call from a fiber, on the reactor that owns the object. */
@@ -29,14 +29,14 @@
 #define VV_FIBER_STACK_BYTES (128 << 10) /* usable stack of a fiber, above a guard page */
 #define VV_NS_PER_MS 1000000ull
 #define VV_NS_PER_S 1000000000ull
-#define VV_NEVER UINT64_MAX              /* as a deadline: wait for ever */
+#define VV_NEVER UINT64_MAX /* as a deadline: wait for ever */
 
 /* ---- running ---- */
 
 struct vv_rt_options {
-    unsigned workers;      /* threads of the worker pool; 0 = number of processors */
-    uint64_t spin_ns;      /* how long an idle reactor polls before it sleeps; 0 = 0, default 50 us
-                            * is VV_RT_SPIN_DEFAULT_NS. Only after an event, adaptively. */
+    unsigned workers; /* threads of the worker pool; 0 = number of processors */
+    uint64_t spin_ns; /* how long an idle reactor polls before it sleeps; 0 = 0, default 50 us
+                       * is VV_RT_SPIN_DEFAULT_NS. Only after an event, adaptively. */
 };
 #define VV_RT_SPIN_DEFAULT_NS 50000ull
 
@@ -82,8 +82,8 @@ struct timespec vv_rt_wall(void);
 /* Suspends. */
 void vv_rt_sleep_ns(uint64_t ns);
 
-/* A timer calls fn(arg) on the reactor, outside fibers: fn must not suspend (it may wake queues and start
- * fibers). Zero-initialised = not set. */
+/* A timer calls fn(arg) on the reactor, outside fibers: fn must not suspend (it may wake queues and
+ * start fibers). Zero-initialised = not set. */
 struct vv_timer {
     uint64_t deadline_ns;
     void (*fn)(void *);
@@ -100,7 +100,8 @@ void vv_timer_cancel(struct vv_timer *timer);
 
 /* ---- randomness ---- */
 
-/* Unpredictable bytes (the operating system's; seeded in the simulation). Any thread. Cannot fail. */
+/* Unpredictable bytes (the operating system's; seeded in the simulation). Any thread. Cannot fail.
+ */
 void vv_rt_random(void *out, size_t len);
 uint64_t vv_rt_random_u64(void);
 
@@ -138,8 +139,8 @@ int vv_rt_wait_fd(int fd, unsigned events, uint64_t deadline_ns);
 void vv_rt_forget_fd(int fd);
 
 struct vv_socket;
-/* Listen on "HOST:PORT", "[V6]:PORT", "PORT" (loopback) or "unix:PATH" (a stale socket file is replaced).
- * Port 0 picks one. -EINVAL, -EADDRINUSE, -errno. */
+/* Listen on "HOST:PORT", "[V6]:PORT", "PORT" (loopback) or "unix:PATH" (a stale socket file is
+ * replaced). Port 0 picks one. -EINVAL, -EADDRINUSE, -errno. */
 MUST_CHECK int vv_socket_listen(const char *address, struct vv_socket **out_socket);
 MUST_CHECK int vv_socket_connect(const char *address, uint64_t deadline_ns,
                                  struct vv_socket **out_socket);
@@ -148,7 +149,8 @@ MUST_CHECK int vv_socket_accept(struct vv_socket *socket, struct vv_socket **out
 /* At least 1 byte, 0 at the end of the stream. Suspends. -ETIMEDOUT, -errno. */
 MUST_CHECK ssize_t vv_socket_recv(struct vv_socket *socket, void *buf, size_t len,
                                   uint64_t deadline_ns);
-/* All of it or an error. Suspends. Tries without waiting first. One sender at a time. `iov` is changed. */
+/* All of it or an error. Suspends. Tries without waiting first. One sender at a time. `iov` is
+ * changed. */
 MUST_CHECK int vv_socket_send(struct vv_socket *socket, struct iovec *iov, int count,
                               uint64_t deadline_ns);
 /* Wake everybody who waits on it with an error; close follows by its owner. */
@@ -207,7 +209,8 @@ MUST_CHECK int vv_path_stat(const char *path, struct vv_path_stat *out_stat);
 /* Bytes free and total of the filesystem that holds path. */
 MUST_CHECK int vv_path_space(const char *path, uint64_t *out_free, uint64_t *out_total);
 /* Calls visit(arg, name, is_dir) for each entry but "." and "..", in no order, after reading the
- * whole directory; visit must not suspend. A negative return of visit ends the walk and is returned. */
+ * whole directory; visit must not suspend. A negative return of visit ends the walk and is
+ * returned. */
 MUST_CHECK int vv_path_list(const char *path,
                             int (*visit)(void *arg, const char *name, bool is_dir), void *arg);
 

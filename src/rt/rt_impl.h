@@ -1,5 +1,5 @@
-/* What the two runtimes share: fibers with their stacks, the run queue, the timer heap, and the table
- * of operations in which they differ. Private to rt.
+/* What the two runtimes share: fibers with their stacks, the run queue, the timer heap, and the
+ * table of operations in which they differ. Private to rt.
  *
  * struct vv_reactor is the first part of both runtimes' own struct. It is used only by its thread,
  * except for ops->post. Fibers, their stacks and the timer heap are memory of domain 0: in the
@@ -128,8 +128,8 @@ void vv_fiber_resume(struct vv_fiber *fiber);
 int vv_fiber_wait(uint64_t deadline_ns);
 /* Make a waiting fiber runnable: takes it out of its queue and cancels its deadline. */
 void vv_fiber_wake(struct vv_fiber *fiber, int result);
-/* End suspended fibers where they are, without running them: first take all of them out of what they
- * wait for (which may be on the stack of another), then give up their stacks. */
+/* End suspended fibers where they are, without running them: first take all of them out of what
+ * they wait for (which may be on the stack of another), then give up their stacks. */
 void vv_fiber_detach(struct vv_fiber *fiber);
 void vv_fiber_discard(struct vv_fiber *fiber);
 

@@ -131,8 +131,8 @@ struct offload {
     struct vv_timer timer;
 };
 
-/* On the loop's stack, which is as deep as a worker's. The fiber's own deadline then wakes it: a kill
- * may fall before the call and after it. */
+/* On the loop's stack, which is as deep as a worker's. The fiber's own deadline then wakes it: a
+ * kill may fall before the call and after it. */
 static void run_offload(void *arg)
 {
     struct offload *offload = arg;
@@ -149,8 +149,8 @@ static void sim_offload(struct vv_reactor *reactor, void (*fn)(void *), void *ar
     struct vv_sim_world *world = world_of(reactor);
     struct offload offload = {.fn = fn, .arg = arg, .fiber = vv_fiber_self()};
     assert(offload.fiber && "only a fiber can suspend");
-    offload.timer = (struct vv_timer){
-        .fn = run_offload, .arg = &offload, .owner = offload.fiber->owner};
+    offload.timer =
+        (struct vv_timer){.fn = run_offload, .arg = &offload, .owner = offload.fiber->owner};
     vv_timer_heap_set(&reactor->timers, &offload.timer,
                       world->now_ns + vv_sim_world_latency(world));
     (void)vv_fiber_wait(VV_NEVER);
@@ -290,8 +290,7 @@ static void log_deadlock(const struct vv_sim_world *world)
     unsigned logged = 0;
     vv_error("sim", "%zu fibers wait and nothing can wake them:", world->base.fiber_count);
     for (size_t i = 0; i < world->process_count; i++) {
-        vv_list_each(node, &world->processes[i]->fibers)
-        {
+        vv_list_each (node, &world->processes[i]->fibers) {
             if (logged++ < LOGGED_FIBERS_MAX)
                 vv_error("sim", "  process %zu: %s", i + 1,
                          vv_list_entry(node, struct vv_fiber, owner_node)->name);
@@ -333,8 +332,7 @@ static void end_world(struct vv_sim_world *world)
         else
             vv_alloc_domain_drop((uint32_t)process->number);
     }
-    vv_list_each_safe(node, &world->disks)
-    {
+    vv_list_each_safe (node, &world->disks) {
         vv_sim_disk_free(vv_list_entry(node, struct vv_sim_disk, world_node));
     }
     for (size_t i = 0; i < world->process_count; i++)

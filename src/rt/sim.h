@@ -1,13 +1,13 @@
-/* The simulated runtime: a world of processes and disks in one thread, in virtual time, in which one seed
- * decides every latency, order and fault. tests/sim is written against this header.
+/* The simulated runtime: a world of processes and disks in one thread, in virtual time, in which
+ * one seed decides every latency, order and fault. tests/sim is written against this header.
  *
  * A process is a set of fibers with an allocation domain (base/alloc.h): killing it ends its fibers
  * wherever they are suspended and frees all that they allocated. A disk is a directory tree; a path
  * of a process is resolved on the disk that the process was given. A disk keeps, for everything
- * written, whether it was synced: a power cut keeps of the unsynced writes to a file an arbitrary subset,
- * torn at 512 bytes, and of the unsynced changes of a directory an arbitrary prefix (or, with
- * `is_reordering_dirs`, an arbitrary subset). File sizes grow and shrink with the writes kept. A
- * file system check never runs: what is kept is what is there.
+ * written, whether it was synced: a power cut keeps of the unsynced writes to a file an arbitrary
+ * subset, torn at 512 bytes, and of the unsynced changes of a directory an arbitrary prefix (or,
+ * with `is_reordering_dirs`, an arbitrary subset). File sizes grow and shrink with the writes kept.
+ * A file system check never runs: what is kept is what is there.
  *
  * Faults: each file operation may fail with EIO, and writes with ENOSPC once `capacity_bytes` is
  * reached. Two worlds run from the same seed with the same calls end with the same clock and the
@@ -23,9 +23,9 @@
 
 struct vv_sim_options {
     uint64_t seed;
-    uint64_t latency_min_ns;    /* of a file operation or offload */
+    uint64_t latency_min_ns; /* of a file operation or offload */
     uint64_t latency_max_ns;
-    unsigned reorder_permille;  /* how often a runnable fiber is not taken in order */
+    unsigned reorder_permille; /* how often a runnable fiber is not taken in order */
     bool is_reordering_dirs;
 };
 
@@ -67,8 +67,8 @@ bool vv_sim_process_is_alive(int process);
 void vv_sim_process_wait(int process);
 /* The process of the running fiber. */
 int vv_sim_process_self(void);
-/* Kill `process` after `steps` more fiber switches of its own (0 cancels): crashes anywhere. When it
- * happens, hook(arg) is called outside fibers, if given. */
+/* Kill `process` after `steps` more fiber switches of its own (0 cancels): crashes anywhere. When
+ * it happens, hook(arg) is called outside fibers, if given. */
 void vv_sim_process_kill_after(int process, uint64_t steps);
 
 #endif

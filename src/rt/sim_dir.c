@@ -80,12 +80,10 @@ static void drop_change(struct change *change, struct vv_list *unused)
 
 static void drop_content(struct vv_sim_inode *inode, struct vv_list *unused)
 {
-    vv_list_each_safe(change_node, &inode->changes)
-    {
+    vv_list_each_safe (change_node, &inode->changes) {
         drop_change(vv_list_entry(change_node, struct change, node), unused);
     }
-    vv_list_each_safe(entry_node, &inode->entries)
-    {
+    vv_list_each_safe (entry_node, &inode->entries) {
         struct vv_sim_entry *entry = vv_list_entry(entry_node, struct vv_sim_entry, order_node);
         if (entry->now && entry->now->parent == inode)
             entry->now->parent = NULL;
@@ -286,7 +284,8 @@ int vv_sim_dir_move(struct vv_sim_inode *from_dir, const char *from_name,
 size_t vv_sim_dir_change_count(const struct vv_sim_inode *dir)
 {
     size_t count = 0;
-    vv_list_each(node, &dir->changes) count++;
+    vv_list_each (node, &dir->changes)
+        count++;
     return count;
 }
 
@@ -318,13 +317,12 @@ static bool is_adding_directory(const struct change *change)
     return change->partner && change->parts[0].inode && change->parts[0].inode->is_dir;
 }
 
-/* Whatever a directory's sync needs of others: the new names of what was moved out of it, and the end of
- * the old names of directories moved into it. True when that has extended another's sync. */
+/* Whatever a directory's sync needs of others: the new names of what was moved out of it, and the
+ * end of the old names of directories moved into it. True when that has extended another's sync. */
 static bool extend_sync(struct vv_sim_inode *dir)
 {
     bool is_extended = false;
-    vv_list_each(node, &dir->changes)
-    {
+    vv_list_each (node, &dir->changes) {
         const struct change *change = vv_list_entry(node, struct change, node);
         if (change->order > dir->sync_to)
             break;
@@ -354,8 +352,7 @@ static void apply_sync(struct vv_sim_inode *dir)
 /* A directory of the disk with a sync to do; NULL when there is none. */
 static struct vv_sim_inode *next_to_sync(struct vv_sim_disk *disk)
 {
-    vv_list_each(node, &disk->inodes)
-    {
+    vv_list_each (node, &disk->inodes) {
         struct vv_sim_inode *inode = vv_list_entry(node, struct vv_sim_inode, disk_node);
         if (inode->sync_to > 0)
             return inode;
@@ -368,8 +365,7 @@ static void sync_with_others(struct vv_sim_disk *disk)
     bool is_extended;
     do {
         is_extended = false;
-        vv_list_each(node, &disk->inodes)
-        {
+        vv_list_each (node, &disk->inodes) {
             struct vv_sim_inode *inode = vv_list_entry(node, struct vv_sim_inode, disk_node);
             if (inode->sync_to > 0)
                 is_extended |= extend_sync(inode);
@@ -383,8 +379,7 @@ static void sync_with_others(struct vv_sim_disk *disk)
 void vv_sim_dir_sync(struct vv_sim_inode *dir, size_t count)
 {
     dir->sync_to = 0;
-    vv_list_each(node, &dir->changes)
-    {
+    vv_list_each (node, &dir->changes) {
         if (count-- == 0)
             break;
         dir->sync_to = vv_list_entry(node, struct change, node)->order;
@@ -406,8 +401,7 @@ static void choose_kept(struct vv_sim_inode *dir, bool is_reordering)
     if (choice < 2)
         prefix = choice == 0 ? 0 : count;
     size_t index = 0;
-    vv_list_each(node, &dir->changes)
-    {
+    vv_list_each (node, &dir->changes) {
         struct change *change = vv_list_entry(node, struct change, node);
         change->is_kept = index++ < prefix;
         if (is_reordering && choice >= 2)
@@ -419,8 +413,7 @@ static void choose_kept(struct vv_sim_inode *dir, bool is_reordering)
  * directory has exactly one of them. */
 static void reconcile_halves(struct vv_sim_inode *dir)
 {
-    vv_list_each(node, &dir->changes)
-    {
+    vv_list_each (node, &dir->changes) {
         struct change *change = vv_list_entry(node, struct change, node);
         if (is_adding_directory(change))
             change->partner->is_kept = change->is_kept;
@@ -431,8 +424,7 @@ static void reconcile_halves(struct vv_sim_inode *dir)
 
 static void finish_changes(struct vv_sim_inode *dir)
 {
-    vv_list_each_safe(node, &dir->changes)
-    {
+    vv_list_each_safe (node, &dir->changes) {
         struct change *change = vv_list_entry(node, struct change, node);
         finish_change(change, change->is_kept);
     }
@@ -440,8 +432,7 @@ static void finish_changes(struct vv_sim_inode *dir)
 
 static void forget_unsynced(struct vv_sim_inode *dir)
 {
-    vv_list_each_safe(node, &dir->entries)
-    {
+    vv_list_each_safe (node, &dir->entries) {
         struct vv_sim_entry *entry = vv_list_entry(node, struct vv_sim_entry, order_node);
         set_now(dir, entry, entry->stable);
         free_if_unused(dir, entry);
@@ -451,26 +442,21 @@ static void forget_unsynced(struct vv_sim_inode *dir)
 void vv_sim_dirs_power_cut(struct vv_sim_disk *disk, bool is_reordering)
 {
     /* Held, so that no inode goes while the list of them is walked. */
-    vv_list_each(hold_node, &disk->inodes)
-    {
+    vv_list_each (hold_node, &disk->inodes) {
         struct vv_sim_inode *inode = vv_list_entry(hold_node, struct vv_sim_inode, disk_node);
         vv_sim_inode_ref(inode);
         choose_kept(inode, is_reordering);
     }
-    vv_list_each(move_node, &disk->inodes)
-    {
+    vv_list_each (move_node, &disk->inodes) {
         reconcile_halves(vv_list_entry(move_node, struct vv_sim_inode, disk_node));
     }
-    vv_list_each(change_node, &disk->inodes)
-    {
+    vv_list_each (change_node, &disk->inodes) {
         finish_changes(vv_list_entry(change_node, struct vv_sim_inode, disk_node));
     }
-    vv_list_each(forget_node, &disk->inodes)
-    {
+    vv_list_each (forget_node, &disk->inodes) {
         forget_unsynced(vv_list_entry(forget_node, struct vv_sim_inode, disk_node));
     }
-    vv_list_each_safe(node, &disk->inodes)
-    {
+    vv_list_each_safe (node, &disk->inodes) {
         vv_sim_inode_unref(vv_list_entry(node, struct vv_sim_inode, disk_node));
     }
 }

@@ -63,8 +63,7 @@ void vv_sim_disk_power_cut(struct vv_sim_disk *disk)
     assert(disk->open_count == 0 && "the processes that use it have been killed");
     vv_sim_dirs_power_cut(disk, vv_sim_world_self()->options.is_reordering_dirs);
     disk->used_pages = 0;
-    vv_list_each(node, &disk->inodes)
-    {
+    vv_list_each (node, &disk->inodes) {
         struct vv_sim_inode *inode = vv_list_entry(node, struct vv_sim_inode, disk_node);
         uint64_t used_pages = disk->used_pages;
         vv_sim_content_power_cut(&inode->content);
@@ -92,8 +91,7 @@ static const char *path_of(const struct vv_sim_inode *dir, const struct vv_sim_e
         entry = NULL;
         if (!dir)
             break;
-        vv_list_each(node, &dir->entries)
-        {
+        vv_list_each (node, &dir->entries) {
             struct vv_sim_entry *found = vv_list_entry(node, struct vv_sim_entry, order_node);
             if (found->now == child)
                 entry = found;
@@ -109,11 +107,9 @@ static struct vv_sim_inode *find_file(struct vv_sim_disk *disk, const char *part
 {
     char buf[PATH_BYTES_MAX];
     uint64_t count = 0;
-    vv_list_each(dir_node, &disk->inodes)
-    {
+    vv_list_each (dir_node, &disk->inodes) {
         struct vv_sim_inode *dir = vv_list_entry(dir_node, struct vv_sim_inode, disk_node);
-        vv_list_each(node, &dir->entries)
-        {
+        vv_list_each (node, &dir->entries) {
             struct vv_sim_entry *entry = vv_list_entry(node, struct vv_sim_entry, order_node);
             if (!entry->now || entry->now->is_dir || entry->now->content.size == 0)
                 continue;

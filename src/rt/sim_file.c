@@ -11,7 +11,7 @@
 /* How often a read or a small write needs no waiting, as with a warm page cache. */
 #define INLINE_PERMILLE 250
 #define INLINE_MAX (256u << 10)
-/* How often a write takes effect in two steps. */
+/* How often a write over several pages takes effect in two steps. */
 #define SPLIT_PERMILLE 125
 
 struct sim_file {
@@ -61,8 +61,7 @@ static void free_file(struct sim_file *file)
 
 void vv_sim_files_drop(struct vv_sim_process *process)
 {
-    vv_list_each_safe(node, &process->files)
-    {
+    vv_list_each_safe (node, &process->files) {
         free_file(vv_list_entry(node, struct sim_file, node));
     }
 }
@@ -176,7 +175,8 @@ static ssize_t sim_pread(struct vv_file *base, void *buf, size_t len, uint64_t o
     return got;
 }
 
-/* The bytes from `from` to `to` of what the vector holds go to the file, which has it at `offset`. */
+/* The bytes from `from` to `to` of what the vector holds go to the file, which has it at `offset`.
+ */
 static int write_range(struct sim_file *file, const struct iovec *iov, size_t from, size_t to,
                        uint64_t offset)
 {
@@ -194,6 +194,16 @@ static int write_range(struct sim_file *file, const struct iovec *iov, size_t fr
     return 0;
 }
 
+/* Where a write of `total` bytes is interrupted: at the end of a page, or not at all. */
+static size_t choose_split(size_t total, uint64_t offset)
+{
+    if (total <= VV_SIM_PAGE_BYTES || !vv_sim_chance(SPLIT_PERMILLE))
+        return total;
+    size_t split = vv_sim_random(total);
+    size_t in_page = (offset + split) % VV_SIM_PAGE_BYTES;
+    return split > in_page ? split - in_page : total;
+}
+
 static int write_vector(struct sim_file *file, const struct iovec *iov, int count, uint64_t offset)
 {
     size_t total = 0;
@@ -203,9 +213,7 @@ static int write_vector(struct sim_file *file, const struct iovec *iov, int coun
         (void)!write_range(file, iov, 0, vv_sim_random(total + 1), offset);
         return -EIO;
     }
-    size_t split = total;
-    if (total > VV_SIM_SECTOR_BYTES && vv_sim_chance(SPLIT_PERMILLE))
-        split = vv_sim_random(total);
+    size_t split = choose_split(total, offset);
     TRY(write_range(file, iov, 0, split, offset));
     if (split == total)
         return 0;

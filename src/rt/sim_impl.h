@@ -1,9 +1,10 @@
-/* The simulated runtime's parts: the world and its loop (sim.c), processes (sim_process.c), and disks:
- * file content (sim_content.c), directories (sim_dir.c), the disk as a whole (sim_disk.c), and the
- * calls of rt.h on paths (sim_path.c) and files (sim_file.c). Private to rt.
+/* The simulated runtime's parts: the world and its loop (sim.c), processes (sim_process.c), and
+ * disks: file content (sim_content.c), directories (sim_dir.c), the disk as a whole (sim_disk.c),
+ * and the calls of rt.h on paths (sim_path.c) and files (sim_file.c). Private to rt.
  *
- * Everything here is memory of domain 0. Nothing depends on addresses, on the order of a hash table or on
- * the real world: whatever has to be walked is in a list, in the order in which it was made. */
+ * Everything here is memory of domain 0. Nothing depends on addresses, on the order of a hash table
+ * or on the real world: whatever has to be walked is in a list, in the order in which it was made.
+ */
 #ifndef VV_RT_SIM_IMPL_H
 #define VV_RT_SIM_IMPL_H
 
@@ -34,7 +35,7 @@ struct vv_sim_world {
     uint64_t now_ns;
     uint64_t steps;
     bool is_stopped;
-    struct vv_sim_process *current; /* whose fiber or callback runs */
+    struct vv_sim_process *current;    /* whose fiber or callback runs */
     struct vv_sim_process **processes; /* by number - 1 */
     size_t process_count;
     size_t process_capacity;
@@ -88,7 +89,7 @@ struct vv_sim_content {
     struct vv_sim_disk *disk;
     uint64_t size;
     uint64_t stable_size;
-    uint64_t least_size; /* the smallest size since the last sync */
+    uint64_t least_size;      /* the smallest size since the last sync */
     uint64_t allocated_count; /* pages */
     struct vv_sim_chunk **chunks;
     size_t chunk_count;
@@ -119,8 +120,8 @@ struct vv_sim_inode {
     struct vv_sim_disk *disk;
     struct vv_list disk_node; /* among the disk's inodes, or those about to be freed */
     bool is_dir;
-    uint32_t refs;  /* names now and stable, unsynced changes, open files */
-    uint32_t users; /* names now and open files: with none its space is free */
+    uint32_t refs;                 /* names now and stable, unsynced changes, open files */
+    uint32_t users;                /* names now and open files: with none its space is free */
     struct vv_sim_content content; /* files */
     struct vv_file *lock_holder;
     struct vv_sim_inode *parent; /* directories: where it is now; NULL for the root */

@@ -291,7 +291,8 @@ static int sim_list(const char *path, int (*visit)(void *arg, const char *name, 
     if (!dir->is_dir)
         return -ENOTDIR;
     size_t count = 0;
-    vv_list_each(node, &dir->entries) count++;
+    vv_list_each (node, &dir->entries)
+        count++;
     struct vv_list *at = &dir->entries;
     bool is_backward = vv_sim_chance(500);
     for (uint64_t skip = vv_sim_random(count + 1); skip > 0; skip--)

@@ -23,8 +23,7 @@ static int grow_table(struct vv_sim_world *world)
         return 0;
     size_t capacity = world->process_capacity ? world->process_capacity * 2 : PROCESSES_MIN;
     uint32_t domain = vv_alloc_domain_set(0);
-    struct vv_sim_process **processes =
-        vv_realloc(world->processes, capacity * sizeof(*processes));
+    struct vv_sim_process **processes = vv_realloc(world->processes, capacity * sizeof(*processes));
     vv_alloc_domain_set(domain);
     if (!processes)
         return -ENOMEM;
@@ -62,8 +61,7 @@ int vv_sim_process_new(struct vv_sim_world *world, struct vv_sim_disk *disk, voi
     vv_list_init(&process->fibers);
     vv_list_init(&process->files);
     vv_waitq_init(&process->waiters);
-    process->post_timer =
-        (struct vv_timer){.fn = run_posts, .arg = process, .owner = process};
+    process->post_timer = (struct vv_timer){.fn = run_posts, .arg = process, .owner = process};
     int err = vv_timer_heap_grow(timers, 1);
     if (err == 0) {
         timers->reserved++;
@@ -106,12 +104,10 @@ void vv_sim_process_end_now(struct vv_sim_world *world, struct vv_sim_process *p
     assert(process->is_alive);
     process->is_alive = false; /* the end of its last fiber is not the end that it chose */
     vv_timer_heap_remove_owner(&world->base.timers, process);
-    vv_list_each(node, &process->fibers)
-    {
+    vv_list_each (node, &process->fibers) {
         vv_fiber_detach(vv_list_entry(node, struct vv_fiber, owner_node));
     }
-    vv_list_each_safe(node, &process->fibers)
-    {
+    vv_list_each_safe (node, &process->fibers) {
         vv_fiber_discard(vv_list_entry(node, struct vv_fiber, owner_node));
     }
     release(world, process);

@@ -106,8 +106,7 @@ static void remember_made(struct vv_socket *socket, const union vv_address *addr
     socket->made_ino = found.st_ino;
 }
 
-static int bind_and_listen(struct vv_socket *socket, const union vv_address *address,
-                           socklen_t len)
+static int bind_and_listen(struct vv_socket *socket, const union vv_address *address, socklen_t len)
 {
     int on = 1;
     if (!socket->is_unix)
@@ -187,8 +186,8 @@ int vv_socket_accept(struct vv_socket *socket, struct vv_socket **out_socket)
 
 /* ---- connecting ---- */
 
-static int finish_connect(struct vv_socket *socket, const union vv_address *address,
-                          socklen_t len, uint64_t deadline_ns)
+static int finish_connect(struct vv_socket *socket, const union vv_address *address, socklen_t len,
+                          uint64_t deadline_ns)
 {
     if (connect(socket->fd, &address->any, len) == 0)
         return 0;
@@ -212,8 +211,7 @@ static int finish_connect(struct vv_socket *socket, const union vv_address *addr
     }
 }
 
-int vv_socket_connect(const char *address_text, uint64_t deadline_ns,
-                      struct vv_socket **out_socket)
+int vv_socket_connect(const char *address_text, uint64_t deadline_ns, struct vv_socket **out_socket)
 {
     struct vv_real *real = vv_real_self();
     if (!real)

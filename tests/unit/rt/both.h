@@ -1,5 +1,5 @@
-/* Runs a test's body as a fiber of the real runtime and of the simulated one: what rt.h promises holds in
- * both. In the simulation the body is a process with a disk of its own. */
+/* Runs a test's body as a fiber of the real runtime and of the simulated one: what rt.h promises
+ * holds in both. In the simulation the body is a process with a disk of its own. */
 #ifndef TEST_RT_BOTH_H
 #define TEST_RT_BOTH_H
 
@@ -50,10 +50,8 @@ static inline void run_real(void (*body)(struct both *both))
 static inline void run_sim(void (*body)(struct both *both), uint64_t seed)
 {
     struct both both = {.runtime = "sim", .dir = "/test", .body = body};
-    struct vv_sim_options options = {.seed = seed,
-                                     .latency_min_ns = 1000,
-                                     .latency_max_ns = 1000000,
-                                     .reorder_permille = 100};
+    struct vv_sim_options options = {
+        .seed = seed, .latency_min_ns = 1000, .latency_max_ns = 1000000, .reorder_permille = 100};
     tap_is_int(vv_sim_run(&options, both_sim_main, &both), 0, "the simulated runtime ends");
 }
 

@@ -78,7 +78,8 @@ static int count_ended(const struct waiter waiters[WAITERS])
 static int count_waiting(const struct vv_waitq *queue)
 {
     int count = 0;
-    vv_list_each(node, &queue->waiters) count++;
+    vv_list_each (node, &queue->waiters)
+        count++;
     return count;
 }
 
@@ -151,8 +152,7 @@ static void test_limit(struct both *both)
         started += err == 0;
     }
     tap_is_int(err, -VV_ERR_LIMIT, "%s: too many fibers are refused", both->runtime);
-    tap_is_int(started, VV_FIBERS_MAX - (both->is_real ? 1 : 2), "%s: at the limit",
-               both->runtime);
+    tap_is_int(started, VV_FIBERS_MAX - (both->is_real ? 1 : 2), "%s: at the limit", both->runtime);
     while (count_waiting(&end) < started)
         vv_fiber_yield();
     vv_waitq_wake_all(&end);

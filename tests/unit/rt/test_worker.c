@@ -1,0 +1,220 @@
+/* Workers, posts and signals. */
+#include "both.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <signal.h>
+#include <sys/resource.h>
+
+#include "base/alloc.h"
+
+/* ---- offloading, in both runtimes ---- */
+
+struct call {
+    pthread_t thread;
+    int count;
+    bool was_in_fiber;
+    bool has_ended;
+};
+
+static void work(void *arg)
+{
+    struct call *call = arg;
+    call->thread = pthread_self();
+    call->count++;
+    call->was_in_fiber = vv_fiber_self() != NULL;
+}
+
+static void offload_once(void *arg)
+{
+    struct call *call = arg;
+    vv_rt_offload(work, call);
+    call->has_ended = true;
+}
+
+#define CALLS 200
+
+static void test_offload(struct both *both)
+{
+    const char *rt = both->runtime;
+    static struct call calls[CALLS];
+    memset(calls, 0, sizeof(calls));
+    offload_once(&calls[0]);
+    tap_is_int(calls[0].count, 1, "%s: the call was made", rt);
+    tap_ok(!calls[0].was_in_fiber, "%s: outside fibers", rt);
+    bool is_elsewhere = !pthread_equal(calls[0].thread, pthread_self());
+    tap_ok(is_elsewhere == both->is_real, "%s: on another thread if there are any", rt);
+    for (int i = 1; i < CALLS; i++) {
+        if (vv_fiber_start(offload_once, &calls[i], "caller") != 0)
+            return;
+    }
+    for (int i = 0; i < CALLS; i++) {
+        while (!calls[i].has_ended)
+            vv_rt_sleep_ns(10000);
+    }
+    int made = 0;
+    for (int i = 0; i < CALLS; i++)
+        made += calls[i].count;
+    tap_is_int(made, CALLS, "%s: each call was made once", rt);
+    tap_is_int(vv_rt_worker_count(), 2, "%s: two workers", rt);
+}
+
+/* ---- posts ---- */
+
+#define POSTS 2000
+#define POSTERS 3
+
+struct poster {
+    pthread_t thread;
+    struct vv_reactor *reactor;
+    struct vv_post posts[POSTS];
+    int arrived;
+    bool is_ordered;
+};
+
+static struct poster posters[POSTERS];
+static struct vv_waitq all_arrived;
+static int arrived;
+static bool was_in_fiber;
+
+/* The argument is the post itself. */
+static void arrive(void *arg)
+{
+    struct vv_post *post = arg;
+    for (int i = 0; i < POSTERS; i++) {
+        struct poster *poster = &posters[i];
+        if (post < poster->posts || post >= poster->posts + POSTS)
+            continue;
+        poster->is_ordered &= post == &poster->posts[poster->arrived];
+        poster->arrived++;
+    }
+    was_in_fiber |= vv_fiber_self() != NULL;
+    if (++arrived == POSTS * POSTERS)
+        vv_waitq_wake_all(&all_arrived);
+}
+
+static void *post_all(void *arg)
+{
+    struct poster *poster = arg;
+    for (int i = 0; i < POSTS; i++) {
+        poster->posts[i] = (struct vv_post){.fn = arrive, .arg = &poster->posts[i]};
+        vv_reactor_post(poster->reactor, &poster->posts[i]);
+    }
+    return NULL;
+}
+
+static void test_post(struct both *both)
+{
+    const char *rt = both->runtime;
+    vv_waitq_init(&all_arrived);
+    arrived = 0;
+    was_in_fiber = false;
+    for (int i = 0; i < POSTERS; i++) {
+        posters[i] = (struct poster){.reactor = vv_reactor_self(), .is_ordered = true};
+        if (!both->is_real)
+            post_all(&posters[i]);
+        else if (pthread_create(&posters[i].thread, NULL, post_all, &posters[i]) != 0)
+            return;
+    }
+    while (arrived < POSTS * POSTERS)
+        vv_waitq_wait(&all_arrived, VV_NEVER);
+    for (int i = 0; i < POSTERS; i++) {
+        if (both->is_real)
+            pthread_join(posters[i].thread, NULL);
+        tap_is_int(posters[i].arrived, POSTS, "%s: all posts of %d arrive", rt, i);
+        tap_ok(posters[i].is_ordered, "%s: in their order", rt);
+    }
+    tap_ok(!was_in_fiber, "%s: outside fibers", rt);
+}
+
+/* ---- real only: waking a sleeper, idleness, signals ---- */
+
+static void *post_late(void *arg)
+{
+    struct poster *poster = arg;
+    struct timespec pause = {.tv_nsec = 20000000};
+    nanosleep(&pause, NULL);
+    poster->posts[0] = (struct vv_post){.fn = arrive, .arg = &poster->posts[0]};
+    vv_reactor_post(poster->reactor, &poster->posts[0]);
+    return NULL;
+}
+
+static uint64_t cpu_time_ns(void)
+{
+    struct rusage usage;
+    getrusage(RUSAGE_SELF, &usage);
+    return ((uint64_t)usage.ru_utime.tv_sec + (uint64_t)usage.ru_stime.tv_sec) * VV_NS_PER_S +
+           ((uint64_t)usage.ru_utime.tv_usec + (uint64_t)usage.ru_stime.tv_usec) * 1000;
+}
+
+static void test_sleeper(struct both *both)
+{
+    (void)both;
+    struct poster *poster = &posters[0];
+    *poster = (struct poster){.reactor = vv_reactor_self(), .is_ordered = true};
+    arrived = POSTS * POSTERS - 1;
+    uint64_t before_ns = cpu_time_ns();
+    if (pthread_create(&poster->thread, NULL, post_late, poster) != 0)
+        return;
+    vv_waitq_wait(&all_arrived, VV_NEVER);
+    pthread_join(poster->thread, NULL);
+    tap_is_int(poster->arrived, 1, "real: a post wakes a sleeping reactor");
+    uint64_t used_ns = cpu_time_ns() - before_ns;
+    tap_ok(used_ns < 10 * VV_NS_PER_MS, "real: which used no processor (%d us)",
+           (int)(used_ns / 1000));
+}
+
+static int signals;
+static struct vv_waitq signalled;
+
+static void count_signal(void *arg)
+{
+    signals += *(int *)arg;
+    vv_waitq_wake_all(&signalled);
+}
+
+static void test_signal(struct both *both)
+{
+    int weight = 10;
+    vv_waitq_init(&signalled);
+    tap_is_int(vv_rt_on_signal(0, count_signal, &weight), both->is_real ? -EINVAL : -ENOSYS,
+               "%s: no such signal", both->runtime);
+    if (!both->is_real)
+        return;
+    tap_is_int(vv_rt_on_signal(SIGKILL, count_signal, &weight), -EINVAL, "real: not SIGKILL");
+    tap_is_int(vv_rt_on_signal(SIGUSR1, count_signal, &weight), 0, "real: a handler");
+    tap_is_int(vv_rt_on_signal(SIGUSR2, count_signal, &weight), 0, "real: another");
+    kill(getpid(), SIGUSR1);
+    tap_is_int(signals, 0, "real: not at once");
+    while (signals < 10)
+        vv_waitq_wait(&signalled, VV_NEVER);
+    kill(getpid(), SIGUSR2);
+    while (signals < 20)
+        vv_waitq_wait(&signalled, VV_NEVER);
+    tap_is_int(signals, 20, "real: both were called");
+    tap_is_int(vv_rt_on_signal(SIGUSR1, NULL, NULL), 0, "real: a handler is taken away");
+    sigset_t mask;
+    pthread_sigmask(SIG_SETMASK, NULL, &mask);
+    tap_ok(!sigismember(&mask, SIGUSR1) && sigismember(&mask, SIGUSR2),
+           "real: that signal is as it was");
+}
+
+static void test_all(struct both *both)
+{
+    test_offload(both);
+    test_post(both);
+    if (both->is_real)
+        test_sleeper(both);
+    test_signal(both);
+}
+
+int main(void)
+{
+    vv_alloc_track(true);
+    run_both(test_all);
+    sigset_t mask;
+    pthread_sigmask(SIG_SETMASK, NULL, &mask);
+    tap_ok(!sigismember(&mask, SIGUSR2), "the end of the runtime restores signals");
+    tap_is_int((int64_t)vv_alloc_domain_count(0), 0, "nothing is left allocated");
+    return tap_done();
+}
