@@ -47,6 +47,23 @@ static bool is_outdated(const struct range *range, const struct vv_memtable *mem
     return false;
 }
 
+/* What one version adds to a sum. */
+static void add_own(const struct vv_mem_version *version, int64_t *a, int64_t *b)
+{
+    int64_t own_a = 0;
+    int64_t own_b = 0;
+    if (version->kind == VV_LSM_MERGE) {
+        own_a = version->sums->own_a;
+        own_b = version->sums->own_b;
+    } else if (version->kind == VV_LSM_PUT) {
+        struct vv_bytes value = {version->value, version->value_len};
+        if (vv_sums_decode(value, &own_a, &own_b) < 0)
+            return; /* not a sum: by contract nobody merges onto it */
+    }
+    *a = vv_sum(*a, own_a);
+    *b = vv_sum(*b, own_b);
+}
+
 /* Add up the merges of the range from `version` down. A put or delete below them ends it, and makes a put of
  * the sum: one record can't both delete and add. */
 static void encode_sums(struct vv_writer *writer, const struct range *range,
@@ -60,17 +77,9 @@ static void encode_sums(struct vv_writer *writer, const struct range *range,
     const struct vv_list *node = &mem->link;
     while (kind == VV_LSM_MERGE && node != end) {
         for (; version && version->commit >= range->first; version = version->older) {
-            int64_t own_a = version->own_a;
-            int64_t own_b = version->own_b;
             if (version->kind != VV_LSM_MERGE || version->is_reset)
                 kind = VV_LSM_PUT;
-            if (version->kind == VV_LSM_DELETE)
-                own_a = own_b = 0;
-            struct vv_bytes value = {version->value, version->value_len};
-            if (version->kind == VV_LSM_PUT && vv_sums_decode(value, &own_a, &own_b) < 0)
-                own_a = own_b = 0;
-            a = vv_sum(a, own_a);
-            b = vv_sum(b, own_b);
+            add_own(version, &a, &b);
             if (kind == VV_LSM_PUT)
                 break;
         }

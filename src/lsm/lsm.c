@@ -324,8 +324,8 @@ static int lookup_memtables(struct lookup *lookup, const struct vv_lsm *lsm)
         if (version->kind != VV_LSM_MERGE)
             return lookup_record(lookup, version->kind,
                                  (struct vv_bytes){version->value, version->value_len});
-        lookup->a = vv_sum(lookup->a, version->total_a);
-        lookup->b = vv_sum(lookup->b, version->total_b);
+        lookup->a = vv_sum(lookup->a, version->sums->total_a);
+        lookup->b = vv_sum(lookup->b, version->sums->total_b);
         lookup->is_merging = true;
         if (version->is_complete) {
             give_sums(lookup);

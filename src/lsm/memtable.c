@@ -15,12 +15,13 @@ struct vv_mem_chunk {
 
 _Static_assert(sizeof(struct vv_mem_chunk) == VV_MEM_CHUNK_NODE_BYTES, "chunks hold 8-byte units");
 
-/* What one record takes at most besides its key and value: an entry of full height, a version, a commit,
- * its share of the hash table, and rounding. */
-#define RECORD_BYTES                                                                               \
-    (sizeof(struct vv_mem_entry) + VV_MEM_HEIGHT_MAX * sizeof(void *) +                            \
-     sizeof(struct vv_mem_version) + sizeof(struct vv_mem_commit) + sizeof(void *) + 32)
 #define SEGMENT_BYTES (VV_MEM_SEGMENT_BUCKETS * sizeof(void *))
+/* What one record takes at most besides its key and value: an entry, a version, sums, a commit, its share of
+ * the hash table and the tree, and rounding. And what all records take besides. */
+#define RECORD_BYTES                                                                               \
+    (sizeof(struct vv_mem_entry) + sizeof(struct vv_mem_version) + sizeof(struct vv_mem_sums) +    \
+     sizeof(struct vv_mem_commit) + sizeof(void *) + VV_MEM_TREE_ENTRY_BYTES + 32)
+#define RESERVE_BYTES (SEGMENT_BYTES + VV_MEM_TREE_BYTES)
 
 /* ---- arena ---- */
 
@@ -71,7 +72,7 @@ static void *arena_alloc(struct vv_memtable *mem, size_t len)
     return ptr;
 }
 
-static void *arena_must(struct vv_memtable *mem, size_t len)
+void *vv_memtable_alloc(struct vv_memtable *mem, size_t len)
 {
     void *ptr = arena_alloc(mem, len);
     assert(ptr); /* a write without a reserve */
@@ -82,7 +83,7 @@ int vv_memtable_reserve(struct vv_memtable *mem, size_t records, size_t bytes)
 {
     size_t need = 0;
     if (__builtin_mul_overflow(records, RECORD_BYTES, &need) ||
-        __builtin_add_overflow(need, SEGMENT_BYTES + bytes + bytes / 2, &need) ||
+        __builtin_add_overflow(need, RESERVE_BYTES + bytes + bytes / 2, &need) ||
         need > SIZE_MAX / 2)
         return -ENOMEM;
     if (mem->free_len >= need)
@@ -116,12 +117,9 @@ void vv_memtable_seal(struct vv_memtable *mem)
 static int memtable_init(struct vv_memtable *mem)
 {
     TRY(vv_memtable_reserve(mem, 4, 4096));
-    size_t head_len = sizeof(struct vv_mem_entry) + VV_MEM_HEIGHT_MAX * sizeof(void *);
-    mem->head = arena_must(mem, head_len);
-    memset(mem->head, 0, head_len);
-    mem->head->height = VV_MEM_HEIGHT_MAX;
-    mem->height = 1;
-    mem->segments[0] = arena_must(mem, SEGMENT_BYTES);
+    mem->head = vv_memtable_alloc(mem, sizeof(*mem->head));
+    memset(mem->head, 0, sizeof(*mem->head));
+    mem->segments[0] = vv_memtable_alloc(mem, SEGMENT_BYTES);
     memset(mem->segments[0], 0, SEGMENT_BYTES);
     mem->bucket_count = VV_MEM_SEGMENT_BUCKETS;
     return 0;
@@ -234,67 +232,29 @@ struct vv_mem_entry *vv_memtable_find(const struct vv_memtable *mem, uint64_t ha
     return NULL;
 }
 
-/* ---- order ---- */
-
-static bool is_below(const struct vv_mem_entry *entry, struct vv_bytes key)
-{
-    size_t len = entry->key_len < key.len ? entry->key_len : key.len;
-    int order = memcmp(&entry->next[entry->height], key.ptr, len);
-    return order < 0 || (order == 0 && entry->key_len < key.len);
-}
-
-/* Fills before[level] with the last entry below `key` of each level in use. */
-static struct vv_mem_entry *seek_before(const struct vv_memtable *mem, struct vv_bytes key,
-                                        struct vv_mem_entry **before)
-{
-    struct vv_mem_entry *at = mem->head;
-    struct vv_mem_entry *not_below = NULL;
-    for (unsigned level = mem->height; level-- > 0;) {
-        struct vv_mem_entry *next = at->next[level];
-        while (next && next != not_below && is_below(next, key)) {
-            at = next;
-            next = at->next[level];
-        }
-        not_below = next;
-        if (before)
-            before[level] = at;
-    }
-    return at;
-}
-
 struct vv_mem_entry *vv_memtable_before(const struct vv_memtable *mem, struct vv_bytes key)
 {
-    return seek_before(mem, key, NULL);
+    struct vv_mem_entry *before = vv_mem_tree_before(&mem->tree, key);
+    return before ? before : mem->head;
 }
 
 static struct vv_mem_entry *insert_entry(struct vv_memtable *mem, uint64_t hash,
                                          struct vv_bytes key)
 {
-    uint64_t mixed = spread(mem, hash);
-    /* The upper bits choose the height, a quarter of the entries each level further up; the lower ones
-     * choose the bucket. */
-    unsigned height = 1 + (unsigned)__builtin_clzll(mixed | 1) / 2;
-    height = height > VV_MEM_HEIGHT_MAX ? VV_MEM_HEIGHT_MAX : height;
-    struct vv_mem_entry *before[VV_MEM_HEIGHT_MAX];
-    seek_before(mem, key, before);
-    while (mem->height < height)
-        before[mem->height++] = mem->head;
-
-    struct vv_mem_entry *entry =
-        arena_must(mem, sizeof(*entry) + height * sizeof(void *) + key.len);
+    struct vv_mem_entry *entry = vv_memtable_alloc(mem, sizeof(*entry) + key.len);
     entry->hash = hash;
     entry->newest = NULL;
     entry->key_len = (uint16_t)key.len;
-    entry->height = (uint8_t)height;
-    memcpy(&entry->next[height], key.ptr, key.len);
-    for (unsigned level = 0; level < height; level++) {
-        entry->next[level] = before[level]->next[level];
-        before[level]->next[level] = entry;
-    }
+    memcpy(entry->key, key.ptr, key.len);
+    struct vv_mem_entry *before = vv_mem_tree_add(mem, entry);
+    if (!before)
+        before = mem->head;
+    entry->next = before->next;
+    before->next = entry;
     mem->entry_count++;
     if (mem->entry_count > mem->bucket_count)
         grow_index(mem);
-    struct vv_mem_entry **bucket = bucket_of(mem, mixed);
+    struct vv_mem_entry **bucket = bucket_of(mem, spread(mem, hash));
     entry->hash_next = *bucket;
     *bucket = entry;
     return entry;
@@ -317,7 +277,7 @@ static struct vv_mem_commit *commit_get(struct vv_memtable *mem, uint64_t number
         link = &(*link)->older;
     if (*link && (*link)->number == number)
         return *link;
-    struct vv_mem_commit *commit = arena_must(mem, sizeof(*commit));
+    struct vv_mem_commit *commit = vv_memtable_alloc(mem, sizeof(*commit));
     *commit = (struct vv_mem_commit){.older = *link, .number = number};
     *link = commit;
     return commit;
@@ -346,8 +306,8 @@ static struct base base_of(const struct vv_mem_version *version)
         return base;
     base.is_complete = version->is_complete;
     if (version->kind == VV_LSM_MERGE) {
-        base.a = version->total_a;
-        base.b = version->total_b;
+        base.a = version->sums->total_a;
+        base.b = version->sums->total_b;
     } else if (version->kind == VV_LSM_PUT) {
         struct vv_bytes value = {version->value, version->value_len};
         if (vv_sums_decode(value, &base.a, &base.b) < 0)
@@ -358,8 +318,8 @@ static struct base base_of(const struct vv_mem_version *version)
 
 static void total_up(struct vv_mem_version *version, struct base base)
 {
-    version->total_a = vv_sum(version->own_a, base.a);
-    version->total_b = vv_sum(version->own_b, base.b);
+    version->sums->total_a = vv_sum(version->sums->own_a, base.a);
+    version->sums->total_b = vv_sum(version->sums->own_b, base.b);
     version->is_complete = base.is_complete;
 }
 
@@ -379,8 +339,9 @@ static void fix_newer(struct vv_mem_version *newest, struct vv_mem_version *chan
         return;
     struct base after = base_of(changed);
     for (struct vv_mem_version *at = first; at != changed; at = at->older) {
-        at->total_a = (int64_t)((uint64_t)at->total_a - (uint64_t)before.a + (uint64_t)after.a);
-        at->total_b = (int64_t)((uint64_t)at->total_b - (uint64_t)before.b + (uint64_t)after.b);
+        struct vv_mem_sums *sums = at->sums;
+        sums->total_a = vv_sum(sums->total_a, vv_difference(after.a, before.a));
+        sums->total_b = vv_sum(sums->total_b, vv_difference(after.b, before.b));
         at->is_complete = after.is_complete;
     }
 }
@@ -401,7 +362,7 @@ static struct vv_mem_version *version_get(struct vv_memtable *mem, uint64_t comm
     *out_is_new = !*link || (*link)->commit != commit;
     if (!*out_is_new)
         return *link;
-    struct vv_mem_version *version = arena_must(mem, sizeof(*version));
+    struct vv_mem_version *version = vv_memtable_alloc(mem, sizeof(*version));
     *version = (struct vv_mem_version){.older = *link, .entry = entry, .commit = commit};
     *link = version;
     struct vv_mem_commit *owner = commit_get(mem, commit);
@@ -426,6 +387,18 @@ static size_t counted_len(const struct vv_mem_version *version)
     return version->kind == VV_LSM_MERGE ? VV_SUMS_LEN_MAX : version->value_len;
 }
 
+/* Space for `need` bytes; if there is less, `wanted` is made. Space stays with a version whatever becomes of
+ * it: records are written again and again within a commit. */
+static void make_space(struct vv_memtable *mem, struct vv_mem_version *version, size_t wanted,
+                       size_t need)
+{
+    if (need <= version->capacity)
+        return;
+    size_t capacity = round_up(wanted);
+    version->space = vv_memtable_alloc(mem, capacity);
+    version->capacity = (uint32_t)capacity;
+}
+
 void vv_memtable_put(struct vv_memtable *mem, uint64_t commit, uint64_t hash, struct vv_bytes key,
                      struct vv_bytes value)
 {
@@ -435,16 +408,8 @@ void vv_memtable_put(struct vv_memtable *mem, uint64_t commit, uint64_t hash, st
     bool is_top = version == version->entry->newest;
     struct base before = is_top ? (struct base){0, 0, false} : base_before(version, is_new);
     size_t old_len = counted_len(version);
-    if (version->kind == VV_LSM_MERGE) {
-        version->value = NULL;
-        version->value_capacity = 0;
-    }
-    if (value.len > version->value_capacity) {
-        /* A record that has grown once is likely to grow again. */
-        size_t capacity = round_up(is_new ? value.len : value.len + value.len / 2);
-        version->value = arena_must(mem, capacity);
-        version->value_capacity = (uint32_t)capacity;
-    }
+    /* A record that has grown once is likely to grow again. */
+    make_space(mem, version, is_new ? value.len : value.len + value.len / 2, value.len);
     version->kind = VV_LSM_PUT;
     version->is_reset = false;
     version->is_complete = true;
@@ -463,11 +428,6 @@ void vv_memtable_delete(struct vv_memtable *mem, uint64_t commit, uint64_t hash,
     struct vv_mem_version *version = version_get(mem, commit, hash, key, &is_new);
     struct base before = base_before(version, is_new);
     commit_get(mem, commit)->bytes -= counted_len(version);
-    /* The space of a put stays with the version, for the next put. */
-    if (version->kind == VV_LSM_MERGE) {
-        version->value = NULL;
-        version->value_capacity = 0;
-    }
     version->kind = VV_LSM_DELETE;
     version->is_reset = false;
     version->is_complete = true;
@@ -485,13 +445,13 @@ void vv_memtable_merge(struct vv_memtable *mem, uint64_t commit, uint64_t hash, 
         commit_get(mem, commit)->bytes += VV_SUMS_LEN_MAX - version->value_len;
         version->kind = VV_LSM_MERGE;
         version->is_reset = !is_new;
-        version->own_a = is_new ? 0 : before.a;
-        version->own_b = is_new ? 0 : before.b;
         version->value_len = 0;
-        version->value_capacity = 0;
+        make_space(mem, version, sizeof(*version->sums), sizeof(*version->sums));
+        version->sums->own_a = is_new ? 0 : before.a;
+        version->sums->own_b = is_new ? 0 : before.b;
     }
-    version->own_a = vv_sum(version->own_a, a);
-    version->own_b = vv_sum(version->own_b, b);
+    version->sums->own_a = vv_sum(version->sums->own_a, a);
+    version->sums->own_b = vv_sum(version->sums->own_b, b);
     total_up(version, version->is_reset ? (struct base){0, 0, true} : base_of(version->older));
     fix_newer(version->entry->newest, version, before);
 }

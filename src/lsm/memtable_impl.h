@@ -1,5 +1,5 @@
-/* The memtable: an ordered map in an arena. A hash table answers point reads, a skip list gives the
- * order; both hold the same entries, which never go away before the memtable does.
+/* The memtable: an ordered map in an arena. A hash table answers point reads, a B-tree gives the order;
+ * both hold the same entries, which never go away before the memtable does.
  *
  * An entry is a key and its versions, newest commit first, one for each commit. A version of kind MERGE
  * keeps two pairs of numbers: what its own commit added, and the total of all versions from itself down,
@@ -19,8 +19,8 @@
 #include "base/list.h"
 #include "cache/cache.h"
 #include "lsm/lsm.h"
+#include "lsm/mem_tree_impl.h"
 
-#define VV_MEM_HEIGHT_MAX 12
 #define VV_MEM_SEGMENT_BUCKETS 1024 /* buckets of the hash table are made in segments */
 #define VV_MEM_SEGMENTS_MAX 1024    /* more entries than buckets make the chains longer */
 #define VV_MEM_CHUNK_MIN ((size_t)64 << 10)
@@ -36,23 +36,26 @@ struct vv_mem_version {
     bool is_reset;    /* MERGE: its commit deleted the key first */
     bool is_complete; /* nothing below this memtable matters */
     uint32_t value_len;
-    uint32_t value_capacity;
+    uint32_t capacity;
     union {
-        uint8_t *value; /* PUT */
-        struct {
-            int64_t own_a, own_b;     /* what this commit added */
-            int64_t total_a, total_b; /* with the older versions in this memtable */
-        };
+        uint8_t *value;           /* PUT; kept over a DELETE */
+        struct vv_mem_sums *sums; /* MERGE */
+        void *space;              /* `capacity` bytes */
     };
+};
+
+struct vv_mem_sums {
+    int64_t own_a, own_b;     /* what this commit added */
+    int64_t total_a, total_b; /* with the older versions in this memtable */
 };
 
 struct vv_mem_entry {
     struct vv_mem_entry *hash_next;
     uint64_t hash; /* vv_xxh3 of the key */
     struct vv_mem_version *newest;
+    struct vv_mem_entry *next; /* in key order */
     uint16_t key_len;
-    uint8_t height;
-    struct vv_mem_entry *next[]; /* `height` of them, then the key */
+    uint8_t key[];
 };
 
 /* The records of one commit. */
@@ -86,8 +89,8 @@ struct vv_memtable {
     uint64_t seed;
     size_t bucket_count;
     struct vv_mem_entry **segments[VV_MEM_SEGMENTS_MAX];
-    unsigned height;
-    struct vv_mem_entry *head; /* sorts before everything, VV_MEM_HEIGHT_MAX high */
+    struct vv_mem_tree tree;
+    struct vv_mem_entry *head; /* no record: the one before the first */
 };
 
 /* -ENOMEM. */
@@ -98,6 +101,8 @@ void vv_memtable_unref(struct vv_memtable *mem);
 /* Writes of `records` records with `bytes` bytes of keys and values cannot fail after this, until as many
  * were made. Not added up: the largest call counts. -ENOMEM. */
 MUST_CHECK int vv_memtable_reserve(struct vv_memtable *mem, size_t records, size_t bytes);
+/* Reserved memory: cannot fail. */
+void *vv_memtable_alloc(struct vv_memtable *mem, size_t len);
 /* No more writes; gives the reserve back. */
 void vv_memtable_seal(struct vv_memtable *mem);
 
@@ -113,14 +118,14 @@ struct vv_mem_entry *vv_memtable_find(const struct vv_memtable *mem, uint64_t ha
                                       struct vv_bytes key);
 /* The newest version not above `commit`, or NULL. */
 struct vv_mem_version *vv_mem_version_at(const struct vv_mem_entry *entry, uint64_t commit);
-/* The last entry below `key`; the head when there is none. Its next[0] is the first not below. */
+/* The last entry below `key`; the head when there is none. Its `next` is the first not below. */
 struct vv_mem_entry *vv_memtable_before(const struct vv_memtable *mem, struct vv_bytes key);
 /* The records of a commit, or NULL. */
 const struct vv_mem_commit *vv_memtable_commit(const struct vv_memtable *mem, uint64_t number);
 
 static inline struct vv_bytes vv_mem_entry_key(const struct vv_mem_entry *entry)
 {
-    return (struct vv_bytes){(const uint8_t *)&entry->next[entry->height], entry->key_len};
+    return (struct vv_bytes){entry->key, entry->key_len};
 }
 
 /* Two signed numbers as a merged value is stored: two svarints, at most VV_SUMS_LEN_MAX bytes. */
@@ -132,6 +137,10 @@ MUST_CHECK int vv_sums_decode(struct vv_bytes value, int64_t *out_a, int64_t *ou
 static inline int64_t vv_sum(int64_t a, int64_t b)
 {
     return (int64_t)((uint64_t)a + (uint64_t)b);
+}
+static inline int64_t vv_difference(int64_t a, int64_t b)
+{
+    return (int64_t)((uint64_t)a - (uint64_t)b);
 }
 
 #endif

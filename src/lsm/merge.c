@@ -175,10 +175,10 @@ static int mem_next(struct vv_source *base)
     if (base->is_consumed && source->entry)
         source->before = source->entry;
     source->changes = source->mem->changes;
-    struct vv_mem_entry *entry = source->before->next[0];
+    struct vv_mem_entry *entry = source->before->next;
     while (entry && is_behind(source, vv_mem_entry_key(entry))) {
         source->before = entry;
-        entry = entry->next[0];
+        entry = entry->next;
     }
     source->entry = NULL;
     if (!entry)
@@ -194,7 +194,7 @@ static int mem_next(struct vv_source *base)
         base->value = (struct vv_bytes){version->value, version->value_len};
     } else if (version->kind == VV_LSM_MERGE) {
         base->kind = version->is_complete ? VV_LSM_PUT : VV_LSM_MERGE;
-        size_t len = vv_sums_encode(version->total_a, version->total_b, source->sums);
+        size_t len = vv_sums_encode(version->sums->total_a, version->sums->total_b, source->sums);
         base->value = (struct vv_bytes){source->sums, len};
     }
     return 1;
