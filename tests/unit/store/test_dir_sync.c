@@ -200,6 +200,69 @@ static void successor_main(void *arg)
     run_process(check_main, arg, 0);
 }
 
+/* ---- puts that share the sync of their directory ---- */
+
+#define SHARERS 8
+#define SHARED_EACH 3
+
+static bool shared_acknowledged[SHARERS][SHARED_EACH];
+
+static void shared_name(int sharer, int i, char *out, size_t size)
+{
+    (void)snprintf(out, size, "same/%d-%d", sharer, i);
+}
+
+static void sharer_main(void *arg)
+{
+    struct putters *putters = arg;
+    int sharer = putters->started++;
+    char name[32];
+    for (int i = 0; i < SHARED_EACH; i++) {
+        shared_name(sharer, i, name, sizeof(name));
+        shared_acknowledged[sharer][i] = put_text(putters->store, name, name) == 0;
+    }
+    putters->running--;
+    vv_waitq_wake_all(&putters->finished);
+}
+
+static void sharers_main(void *arg)
+{
+    struct putters putters = {0};
+    if (vv_store_dir_open("/store", true, &putters.store) < 0)
+        return;
+    vv_waitq_init(&putters.finished);
+    for (int i = 0; i < SHARERS; i++)
+        putters.running += vv_fiber_start(sharer_main, &putters, "sharer") == 0;
+    while (putters.running > 0)
+        (void)vv_waitq_wait(&putters.finished, VV_NEVER);
+    vv_store_close(putters.store);
+}
+
+static void check_shared_main(void *arg)
+{
+    struct vv_store *store;
+    char name[32];
+    if (vv_store_dir_open("/store", true, &store) < 0)
+        return;
+    for (int sharer = 0; sharer < SHARERS; sharer++) {
+        for (int i = 0; i < SHARED_EACH; i++) {
+            shared_name(sharer, i, name, sizeof(name));
+            if (shared_acknowledged[sharer][i] && !holds_text(store, name, name))
+                tap_ok(false, "seed %llu: %s is there", *(unsigned long long *)arg, name);
+        }
+    }
+    vv_store_close(store);
+}
+
+static void shared_main(void *arg)
+{
+    known.disk = vv_sim_disk_new(0);
+    memset(shared_acknowledged, 0, sizeof(shared_acknowledged));
+    run_process(sharers_main, NULL, 1 + vv_sim_random(400));
+    vv_sim_disk_power_cut(known.disk);
+    run_process(check_shared_main, arg, 0);
+}
+
 /* ---- disks that fail ---- */
 
 static void failing_main(void *arg)
@@ -282,12 +345,15 @@ int main(void)
     vv_alloc_track(true);
     for (uint64_t seed = 0; seed < 1000; seed++) {
         run_sim(seed, power_main, &seed);
-        run_sim(seed, successor_main, &seed);
+        if (seed % 4 == 0)
+            run_sim(seed, successor_main, &seed);
     }
     tap_ok(known.cuts_between > 0, "survived unacknowledged: %d", known.cuts_between);
     tap_ok(known.lost > 0, "lost, or not yet there: %d", known.lost);
-    for (uint64_t seed = 0; seed < 300; seed++)
+    for (uint64_t seed = 0; seed < 200; seed++) {
+        run_sim(seed, shared_main, &seed);
         run_sim(seed, errors_main, &seed);
+    }
     run_sim(1, full_world_main, NULL);
     tap_is_int((int64_t)vv_alloc_domain_count(0), 0, "everything was freed");
     return tap_done();

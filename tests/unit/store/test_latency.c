@@ -66,12 +66,12 @@ static void latency_main(void *arg)
     while (running > 0)
         (void)vv_waitq_wait(&finished, VV_NEVER);
     check_took(start_ns, 40 * VV_NS_PER_MS + 1, "ten gets at once over one line");
+    tap_is_int(vv_store_remove(store, "a"), 0, "remove");
     vv_store_close(store);
     store = open_slow(backend, 0, 0);
     start_ns = vv_rt_now_ns();
     check_contract(store);
-    tap_is_int(vv_store_remove(store, "a"), 0, "remove");
-    check_took(start_ns, 0, "no latency");
+    tap_ok(vv_rt_now_ns() - start_ns < VV_NS_PER_MS, "no latency takes no time");
     vv_store_close(store);
     vv_store_backend_free(backend);
 }
