@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/hash.h"
+#include "base/log.h"
 #include "fs/fs_impl.h"
 
 #define UNBOUNDED_BYTES (1ull << 50) /* what statfs says of a store without a known size */
@@ -269,9 +270,16 @@ int vv_fs_sync_if(struct vv_fs *fs, const struct vv_inode *inode)
 int vv_fs_statfs(struct vv_fs *fs, struct vv_statfs *out_statfs)
 {
     struct vv_volume_stats stats;
+    int err = vv_volume_refresh_space(fs->volume);
+    /* The figures of the last time will do. */
+    if (err < 0)
+        vv_debug("fs", "asking for free space: %s", vv_err_text(err));
     vv_volume_stats(fs->volume, &stats);
     uint64_t total = stats.store_total;
     uint64_t free_bytes = stats.store_free;
+    /* What is not sent yet will take its room. */
+    if (free_bytes != UINT64_MAX)
+        free_bytes -= free_bytes < stats.dirty_bytes ? free_bytes : stats.dirty_bytes;
     if (total == UINT64_MAX || free_bytes == UINT64_MAX) {
         total = UNBOUNDED_BYTES;
         while (total / 2 < stats.total_bytes)

@@ -236,6 +236,8 @@ static int open_parts(struct vv_volume *volume, const struct vv_volume_options *
     if (options->settings != NULL)
         volume->settings = *options->settings;
     TRY(vv_space_load(volume));
+    if (vv_volume_refresh_space(volume) < 0)
+        vv_warn("volume", "the store does not say how much room it has");
     return volume->is_read_only ? 0 : start_fibers(volume);
 }
 
@@ -254,6 +256,8 @@ int vv_volume_open(const struct vv_volume_options *options, struct vv_volume **o
         options->sync_timeout_ns != 0 ? options->sync_timeout_ns : SYNC_TIMEOUT_DEFAULT_NS;
     if (options->settings != NULL)
         volume->settings = *options->settings;
+    volume->store_free = UINT64_MAX;
+    volume->store_total = UINT64_MAX;
     share_memory(volume, options);
     init_queues(volume);
     int err = open_parts(volume, options);

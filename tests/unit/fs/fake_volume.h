@@ -57,6 +57,7 @@ struct vv_volume {
     unsigned miss_permille; /* how often a key is missing the first time */
     unsigned rounds_max;    /* of any operation since it was set to 0 */
     unsigned syncs;
+    unsigned refreshes;
     unsigned writes; /* operations that changed something */
     uint64_t store_free;
     bool is_read_only;
@@ -597,6 +598,12 @@ void vv_volume_stats(const struct vv_volume *volume, struct vv_volume_stats *out
 {
     *out_stats = (struct vv_volume_stats){.store_free = volume->store_free,
                                           .store_total = volume->store_free};
+}
+
+int vv_volume_refresh_space(struct vv_volume *volume)
+{
+    volume->refreshes++;
+    return -EIO;
 }
 
 const uint8_t *vv_volume_id(const struct vv_volume *volume)
