@@ -88,9 +88,14 @@ static void break_journal(struct vv_journal *journal, int err)
              (unsigned long long)journal->next_commit, vv_err_text(err));
 }
 
-/* Newest first: a reset that is interrupted leaves a beginning of the journal, never a gap. */
+/* Newest first: a reset that is interrupted leaves a beginning of the journal, never a gap. Files
+ * that seem to be cleared are cleared again: that may have failed to reach the disk. */
 static int clear_files(struct vv_journal *journal)
 {
+    for (size_t i = 0; i < journal->file_count; i++) {
+        if (journal->files[i]->first_commit == 0)
+            TRY(vv_journal_clear_file(journal->files[i]));
+    }
     for (;;) {
         struct vv_journal_file *newest = NULL;
         for (size_t i = 0; i < journal->file_count; i++) {

@@ -94,16 +94,15 @@ static int make_directory(const char *path)
 static int write_id(struct vv_journal *journal)
 {
     char text[ID_LEN + 1];
-    vv_rt_random(journal->id, sizeof(journal->id));
     vv_hex(journal->id, sizeof(journal->id), text);
     text[ID_LEN - 1] = '\n';
     struct iovec iov = {text, ID_LEN};
-    TRY(vv_file_truncate(journal->id_file, 0));
     return vv_file_pwritev_sync(journal->id_file, &iov, 1, 0);
 }
 
-/* Read the id, or make one where none was ever used: files come after it. A killed process may have
- * left it without making it durable. */
+/* Read the id, or make one where none was ever used: files come after it. It is written again when
+ * it is there: a process that was killed or met an error may have left it without making it
+ * durable. */
 static int read_or_write_id(struct vv_journal *journal, bool has_files)
 {
     char text[ID_LEN + 1] = "";
@@ -111,9 +110,12 @@ static int read_or_write_id(struct vv_journal *journal, bool has_files)
     TRY(len);
     bool is_whole = len == ID_LEN && text[ID_LEN - 1] == '\n';
     text[ID_LEN - 1] = '\0';
-    if (is_whole && vv_unhex(text, journal->id, sizeof(journal->id)) == 0)
-        return vv_file_datasync(journal->id_file);
-    return has_files ? -VV_ERR_FORMAT : write_id(journal);
+    if (!is_whole || vv_unhex(text, journal->id, sizeof(journal->id)) != 0) {
+        if (has_files)
+            return -VV_ERR_FORMAT;
+        vv_rt_random(journal->id, sizeof(journal->id));
+    }
+    return write_id(journal);
 }
 
 static int lock_id(struct vv_journal *journal)

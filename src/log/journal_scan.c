@@ -16,6 +16,10 @@ struct scan {
     uint64_t expected; /* the number to be given next */
     int (*record)(void *arg, uint64_t commit, struct vv_bytes plain);
     void *arg;
+    /* Where the record before `expected` lies, if the journal has it. */
+    struct vv_journal_file *last;
+    uint64_t last_group; /* offset of its group */
+    uint64_t last_end;   /* offset behind it */
 };
 
 /* A record in a file. */
@@ -118,11 +122,12 @@ static int find_record(struct place *place, uint64_t commit)
 /* ---- one file ---- */
 
 /* Walk a file's records and give those that are expected. Sets its last_commit (0 when nothing in
- * it counts). *out_end = the offset behind the last record that counts. 0 or an error. */
-static int walk_file(struct scan *scan, struct vv_journal_file *file, uint64_t *out_end)
+ * it counts). 0 or an error. */
+static int walk_file(struct scan *scan, struct vv_journal_file *file)
 {
     struct place place = {.file = file};
     uint64_t commit = file->first_commit;
+    uint64_t group = 0;
     file->last_commit = 0;
     while (commit <= scan->expected) {
         int found = find_record(&place, commit);
@@ -135,11 +140,17 @@ static int walk_file(struct scan *scan, struct vv_journal_file *file, uint64_t *
         }
         if (!found)
             break;
+        if (place.record.group_index == 0)
+            group = place.offset;
         file->last_commit = commit++;
         place.offset +=
             vv_journal_padded(VV_JOURNAL_RECORD_HEADER_LEN + (uint64_t)place.record.sealed_len);
     }
-    *out_end = place.offset;
+    if (commit == scan->expected && place.offset > 0) {
+        scan->last = file;
+        scan->last_group = group;
+        scan->last_end = place.offset;
+    }
     return 0;
 }
 
@@ -191,11 +202,13 @@ static void sort_files(struct vv_journal *journal)
 
 /* After the walk: the file that gave the last record was written in the newest session. Did that go
  * on, there or in a file whose start is damaged? */
-static int check_damage(const struct scan *scan, const struct vv_journal_file *last,
-                        uint64_t last_end)
+static int check_damage(const struct scan *scan)
 {
     const struct vv_journal *journal = scan->journal;
-    TRY(look_for_evidence(scan, last->session, last, last_end, last->size));
+    const struct vv_journal_file *last = scan->last;
+    if (!last)
+        return 0;
+    TRY(look_for_evidence(scan, last->session, last, scan->last_end, last->size));
     for (size_t i = 0; i < journal->file_count; i++) {
         const struct vv_journal_file *file = journal->files[i];
         if (file->first_commit == 0)
@@ -207,36 +220,50 @@ static int check_damage(const struct scan *scan, const struct vv_journal_file *l
 static int walk_files(struct scan *scan)
 {
     struct vv_journal *journal = scan->journal;
-    const struct vv_journal_file *last = NULL; /* that gave the record before `expected` */
-    uint64_t last_end = 0;
     for (size_t i = 0; i < journal->file_count; i++) {
         struct vv_journal_file *file = journal->files[i];
-        uint64_t end = 0;
         if (file->first_commit == 0)
             continue;
         /* A file is begun when everything before it is on stable media: a gap before it is damage.
          */
         if (file->first_commit > scan->expected)
             return -VV_ERR_CORRUPT;
-        TRY(walk_file(scan, file, &end));
-        if (file->last_commit + 1 == scan->expected) {
-            last = file;
-            last_end = end;
-        }
+        TRY(walk_file(scan, file));
     }
-    return last ? check_damage(scan, last, last_end) : 0;
+    return check_damage(scan);
 }
 
-/* What was given must stay: a killed process may have written it without a sync. Files that begin
- * with a torn record are cleared, so that its number can be used again elsewhere. */
-static int settle_files(struct vv_journal *journal)
+/* Write what a file holds in a range once more, and sync it. */
+static int rewrite(struct vv_journal_file *file, uint64_t from, uint64_t to)
 {
+    CLEANUP(vv_free_ptr) uint8_t *window = vv_alloc(WINDOW_BYTES);
+    if (!window)
+        return -ENOMEM;
+    while (from < to) {
+        size_t len = to - from < WINDOW_BYTES ? (size_t)(to - from) : WINDOW_BYTES;
+        ssize_t got = vv_file_pread(file->file, window, len, from);
+        TRY(got);
+        if ((size_t)got < len)
+            return -EIO;
+        struct iovec iov = {window, len};
+        TRY(vv_file_pwritev(file->file, &iov, 1, from));
+        from += len;
+    }
+    return vv_file_datasync(file->file);
+}
+
+/* What the scan went by must stay so: the last group may have been written without a sync that
+ * succeeded, by a process that was killed or met an error. A sync alone does not help after one
+ * that failed: the system may hold the pages to be clean. So the last group is written again, and
+ * so are the starts of all files that do not count, so that their numbers can be used again. */
+static int settle(const struct scan *scan, uint64_t after)
+{
+    const struct vv_journal *journal = scan->journal;
+    if (scan->expected > after + 1)
+        TRY(rewrite(scan->last, scan->last_group, scan->last_end));
     for (size_t i = 0; i < journal->file_count; i++) {
-        struct vv_journal_file *file = journal->files[i];
-        if (file->first_commit && file->last_commit == 0)
-            TRY(vv_journal_clear_file(file));
-        else if (file->first_commit)
-            TRY(vv_file_datasync(file->file));
+        if (journal->files[i]->last_commit == 0)
+            TRY(vv_journal_clear_file(journal->files[i]));
     }
     return 0;
 }
@@ -249,7 +276,7 @@ int vv_journal_scan(struct vv_journal *journal, uint64_t after,
     struct scan scan = {.journal = journal, .expected = after + 1, .record = record, .arg = arg};
     sort_files(journal);
     TRY(walk_files(&scan));
-    TRY(settle_files(journal));
+    TRY(settle(&scan, after));
     journal->trimmed = after;
     journal->next_commit = scan.expected;
     journal->is_ready = true;
