@@ -24,12 +24,10 @@ struct range {
 };
 
 /* The newest version of the range in one memtable, or NULL. */
-static const struct vv_mem_version *newest_in(const struct range *range,
-                                              const struct vv_memtable *mem,
-                                              const struct vv_mem_entry *like)
+static const struct vv_mem_version *
+newest_in(const struct range *range, const struct vv_memtable *mem, const struct vv_mem_entry *like)
 {
-    const struct vv_mem_entry *entry =
-        vv_memtable_find(mem, like->hash, vv_mem_entry_key(like));
+    const struct vv_mem_entry *entry = vv_memtable_find(mem, like->hash, vv_mem_entry_key(like));
     const struct vv_mem_version *version = entry ? vv_mem_version_at(entry, range->last) : NULL;
     return version && version->commit >= range->first ? version : NULL;
 }
@@ -64,8 +62,8 @@ static void add_own(const struct vv_mem_version *version, int64_t *a, int64_t *b
     *b = vv_sum(*b, own_b);
 }
 
-/* Add up the merges of the range from `version` down. A put or delete below them ends it, and makes a put of
- * the sum: one record can't both delete and add. */
+/* Add up the merges of the range from `version` down. A put or delete below them ends it, and makes
+ * a put of the sum: one record can't both delete and add. */
 static void encode_sums(struct vv_writer *writer, const struct range *range,
                         const struct vv_memtable *mem, const struct vv_mem_version *version)
 {
@@ -160,7 +158,8 @@ int vv_lsm_record_decode(struct vv_cursor *cursor, enum vv_lsm_kind *out_kind,
     return 1;
 }
 
-/* Look at all records before the first one is written: a payload is applied wholly or not at all. */
+/* Look at all records before the first one is written: a payload is applied wholly or not at all.
+ */
 static int measure(struct vv_bytes payload, size_t *out_records)
 {
     struct vv_cursor cursor = vv_cursor_of(payload.ptr, payload.len);

@@ -1,8 +1,8 @@
 /* Compaction: which tables are merged into the next level, and merging them.
  *
- * Level 0 goes down as a whole, as its runs overlap. Of another level one table is taken: of the next few in
- * key order the one that overlaps least of the level below, so that all get their turn and the cheap
- * ones first. */
+ * Level 0 goes down as a whole, as its runs overlap. Of another level one table is taken: of the
+ * next few in key order the one that overlaps least of the level below, so that all get their turn
+ * and the cheap ones first. */
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
@@ -93,8 +93,7 @@ static void find_bounds(struct pick *pick)
     }
     const struct vv_level *below = level_of(pick, 1);
     size_t first;
-    pick->below_count =
-        vv_run_overlap(below->tables, below->count, pick->min, pick->max, &first);
+    pick->below_count = vv_run_overlap(below->tables, below->count, pick->min, pick->max, &first);
     pick->below = below->tables + first;
 }
 
@@ -106,7 +105,8 @@ static uint64_t bytes_of(struct vv_table *const *tables, size_t count)
     return bytes;
 }
 
-/* Remember where the next pick of this level begins. Without memory it begins where this one did. */
+/* Remember where the next pick of this level begins. Without memory it begins where this one did.
+ */
 static void remember(struct pick *pick)
 {
     struct vv_lsm *lsm = pick->lsm;
@@ -160,8 +160,8 @@ static bool pick_inputs(struct pick *pick)
     return true;
 }
 
-/* Tables of level 0 can go down as they are when they overlap nothing, one another included, and are not
- * so small that merging is worth it. */
+/* Tables of level 0 can go down as they are when they overlap nothing, one another included, and
+ * are not so small that merging is worth it. */
 static bool is_movable(const struct pick *pick)
 {
     if (pick->below_count > 0)
@@ -231,8 +231,7 @@ static int add_below(const struct pick *pick, struct vv_output *output)
         const struct vv_level *level = &pick->lsm->levels[i];
         struct vv_below *below = &output->below[i];
         size_t first;
-        size_t count =
-            vv_run_overlap(level->tables, level->count, pick->min, pick->max, &first);
+        size_t count = vv_run_overlap(level->tables, level->count, pick->min, pick->max, &first);
         below->tables = vv_calloc(count + 1, sizeof(struct vv_table *));
         if (!below->tables)
             return -ENOMEM;

@@ -1,5 +1,5 @@
-/* Bringing what gets need into memory: first all filters that are missing, at once; then for each key the
- * tables in turn, newest first, as long as the key is not settled. */
+/* Bringing what gets need into memory: first all filters that are missing, at once; then for each
+ * key the tables in turn, newest first, as long as the key is not settled. */
 #include <errno.h>
 
 #include "base/alloc.h"
@@ -98,8 +98,8 @@ struct fetch {
     struct vv_lsm *lsm;
     const struct vv_bytes *keys;
     struct vv_lsm_pins *pins;
-    int error;               /* the first one */
-    struct vv_table **cold;  /* tables whose filter is to be read, referenced */
+    int error;              /* the first one */
+    struct vv_table **cold; /* tables whose filter is to be read, referenced */
     size_t cold_count;
 };
 
@@ -137,8 +137,8 @@ struct probe {
     size_t first; /* of the tables looked into side by side */
 };
 
-/* Bring in and pin what a get of the key needs of this table. 1 when the table settles the key, 2 when it
- * holds a merge, 0 when it does not hold it. */
+/* Bring in and pin what a get of the key needs of this table. 1 when the table settles the key, 2
+ * when it holds a merge, 0 when it does not hold it. */
 static int probe_table(struct probe *probe, struct vv_table *table)
 {
     struct vv_lsm_pins *pins = probe->fetch->pins;

@@ -23,7 +23,7 @@ struct vv_lsm_iter {
     uint8_t lower[VV_LSM_KEY_MAX];
     uint8_t upper[VV_LSM_KEY_MAX];
     uint8_t passed[VV_LSM_KEY_MAX]; /* the key given out last */
-    struct vv_writer value;         /* a copy of a value from a memtable, which may be overwritten */
+    struct vv_writer value; /* a copy of a value from a memtable, which may be overwritten */
 };
 
 static int add_memtables(struct vv_lsm_iter *iter, struct vv_bytes lower, struct vv_bytes upper)

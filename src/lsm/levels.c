@@ -52,8 +52,7 @@ size_t vv_run_overlap(struct vv_table *const *tables, size_t count, struct vv_by
     return end - first;
 }
 
-struct vv_table *const *vv_level_run(const struct vv_level *level, size_t number,
-                                     size_t *out_count)
+struct vv_table *const *vv_level_run(const struct vv_level *level, size_t number, size_t *out_count)
 {
     assert(number < level->run_count);
     size_t first = level->run_starts[number];

@@ -287,7 +287,8 @@ static void give_sums(const struct lookup *lookup)
     value->ptr = value->merged;
 }
 
-/* One record, newer ones having been added already. 1 or 0 when it settles the matter, -EAGAIN to go on. */
+/* One record, newer ones having been added already. 1 or 0 when it settles the matter, -EAGAIN to
+ * go on. */
 static int lookup_record(struct lookup *lookup, enum vv_lsm_kind kind, struct vv_bytes value)
 {
     if (kind == VV_LSM_DELETE) {

@@ -11,14 +11,14 @@
 #include "lsm/memtable_impl.h"
 #include "lsm/table_impl.h"
 
-#define VV_LSM_PARALLEL_MAX 32  /* fibers that read for one caller */
-#define VV_LSM_HELD_MAX 64      /* blocks kept in memory for the pointers that gets gave out */
+#define VV_LSM_PARALLEL_MAX 32 /* fibers that read for one caller */
 #define VV_LSM_TABLE_BYTES_DEFAULT (8ull << 20)
 #define VV_LSM_LEVEL1_BYTES_DEFAULT (64ull << 20)
 #define VV_LSM_LEVEL_FACTOR 10
 
-/* The tables of a level in the order of the manifest: level 0 by order and then key, the others by key. A
- * run is a row of tables that do not overlap: those of one flush in level 0, all of another level. */
+/* The tables of a level in the order of the manifest: level 0 by order and then key, the others by
+ * key. A run is a row of tables that do not overlap: those of one flush in level 0, all of another
+ * level. */
 struct vv_level {
     struct vv_table **tables;
     size_t *run_starts; /* as many as tables; index of the first table of each run */
@@ -80,7 +80,8 @@ bool vv_level_is_sound(const struct vv_level *level);
 void vv_lsm_hold(struct vv_lsm *lsm, struct vv_block *block);
 /* Nothing that was given out is valid any more: the caller is about to suspend. */
 void vv_lsm_release_held(struct vv_lsm *lsm);
-/* Call fn(arg, i) for i in 0..count-1 in up to VV_LSM_PARALLEL_MAX fibers at once, and wait. Suspends. */
+/* Call fn(arg, i) for i in 0..count-1 in up to VV_LSM_PARALLEL_MAX fibers at once, and wait.
+ * Suspends. */
 void vv_lsm_parallel(size_t count, void (*fn)(void *arg, size_t i), void *arg);
 MUST_CHECK int vv_lsm_pin(struct vv_lsm_pins *pins, struct vv_block *block);
 
@@ -92,11 +93,11 @@ struct vv_lsm_edit {
     size_t added_capacity;
     struct vv_table **removed; /* with the edit's references, besides the level's */
     size_t removed_count;
-    bool is_move;      /* the removed tables go to `level`, unchanged */
+    bool is_move; /* the removed tables go to `level`, unchanged */
     bool is_flush;
-    unsigned level;    /* that tables are added to */
-    uint64_t flushed;  /* flush: the last commit of the memtables written */
-    size_t promised;   /* tables promised in `level` */
+    unsigned level;   /* that tables are added to */
+    uint64_t flushed; /* flush: the last commit of the memtables written */
+    size_t promised;  /* tables promised in `level` */
 };
 
 /* -ENOMEM. */

@@ -10,14 +10,14 @@ struct vv_mem_node {
     uint16_t shared; /* bytes that all keys of this node, now and later, begin with */
     uint64_t heads[VV_MEM_NODE_KEYS]; /* the 8 bytes after them, big-endian, zero-filled */
     struct vv_mem_entry *entries[VV_MEM_NODE_KEYS];
-    struct vv_mem_node *children[]; /* of inner nodes: child i holds keys from entries[i] on, and child 0
-                                     * also those below */
+    struct vv_mem_node *children[]; /* of inner nodes: child i holds keys from entries[i] on, and
+                                     * child 0 also those below */
 };
 
 #define LEAF_BYTES sizeof(struct vv_mem_node)
 #define INNER_BYTES (LEAF_BYTES + VV_MEM_NODE_KEYS * sizeof(void *))
 
-_Static_assert(INNER_BYTES * VV_MEM_TREE_DEPTH_MAX <= VV_MEM_TREE_BYTES, "a split on each level");
+_Static_assert(INNER_BYTES *VV_MEM_TREE_DEPTH_MAX <= VV_MEM_TREE_BYTES, "a split on each level");
 /* A leaf splits after 16 or more entries, an inner node after 16 or more splits below. */
 _Static_assert(INNER_BYTES / 15 + LEAF_BYTES / 15 <= VV_MEM_TREE_ENTRY_BYTES, "splits by and by");
 
@@ -67,7 +67,7 @@ struct vv_mem_entry *vv_mem_tree_before(const struct vv_mem_tree *tree, struct v
 /* The way down to a leaf. */
 struct step {
     struct vv_mem_node *node;
-    unsigned index;                   /* where the new key goes; in inner nodes after child index - 1 */
+    unsigned index; /* where the new key goes; in inner nodes after child index - 1 */
     const struct vv_mem_entry *lower; /* keys of the node are not below; NULL = no bound */
     const struct vv_mem_entry *upper; /* ... and below this */
 };
@@ -128,8 +128,8 @@ static struct vv_mem_node *split_at(struct vv_memtable *mem, struct vv_mem_node 
     return right;
 }
 
-/* Add to a node, which splits when it is full. Returns the new node on the right, or NULL. A key at the end
- * begins a node of its own: keys often come in order, and full nodes are left behind. */
+/* Add to a node, which splits when it is full. Returns the new node on the right, or NULL. A key at
+ * the end begins a node of its own: keys often come in order, and full nodes are left behind. */
 static struct vv_mem_node *add_to(struct vv_memtable *mem, const struct step *step,
                                   struct vv_mem_entry *entry, struct vv_mem_node *child)
 {

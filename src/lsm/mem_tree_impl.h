@@ -1,8 +1,9 @@
-/* The order of a memtable's entries: a B-tree that only grows, whose leaves point at the entries, and the entries
- * linked in key order.
+/* The order of a memtable's entries: a B-tree that only grows, whose leaves point at the entries,
+ * and the entries linked in key order.
  *
- * A node knows how many bytes all keys that can come to it have in common, and keeps the next eight bytes of each
- * key as a number, so that a search seldom looks at the keys themselves. Nodes come from the memtable's arena. */
+ * A node knows how many bytes all keys that can come to it have in common, and keeps the next eight
+ * bytes of each key as a number, so that a search seldom looks at the keys themselves. Nodes come
+ * from the memtable's arena. */
 #ifndef VV_LSM_MEM_TREE_IMPL_H
 #define VV_LSM_MEM_TREE_IMPL_H
 
@@ -29,7 +30,8 @@ struct vv_mem_tree {
 
 /* The last entry below `key`; NULL when there is none. */
 struct vv_mem_entry *vv_mem_tree_before(const struct vv_mem_tree *tree, struct vv_bytes key);
-/* Add an entry whose key is not there yet, and return the one before it, or NULL. Memory is reserved. */
+/* Add an entry whose key is not there yet, and return the one before it, or NULL. Memory is
+ * reserved. */
 struct vv_mem_entry *vv_mem_tree_add(struct vv_memtable *mem, struct vv_mem_entry *entry);
 
 #endif

@@ -16,8 +16,8 @@ struct vv_mem_chunk {
 _Static_assert(sizeof(struct vv_mem_chunk) == VV_MEM_CHUNK_NODE_BYTES, "chunks hold 8-byte units");
 
 #define SEGMENT_BYTES (VV_MEM_SEGMENT_BUCKETS * sizeof(void *))
-/* What one record takes at most besides its key and value: an entry, a version, sums, a commit, its share of
- * the hash table and the tree, and rounding. And what all records take besides. */
+/* What one record takes at most besides its key and value: an entry, a version, sums, a commit, its
+ * share of the hash table and the tree, and rounding. And what all records take besides. */
 #define RECORD_BYTES                                                                               \
     (sizeof(struct vv_mem_entry) + sizeof(struct vv_mem_version) + sizeof(struct vv_mem_sums) +    \
      sizeof(struct vv_mem_commit) + sizeof(void *) + VV_MEM_TREE_ENTRY_BYTES + 32)
@@ -323,8 +323,8 @@ static void total_up(struct vv_mem_version *version, struct base base)
     version->is_complete = base.is_complete;
 }
 
-/* `changed` is new or has another content: the merges above it, up to the first version that does not
- * depend on it, change by the difference. */
+/* `changed` is new or has another content: the merges above it, up to the first version that does
+ * not depend on it, change by the difference. */
 static void fix_newer(struct vv_mem_version *newest, struct vv_mem_version *changed,
                       struct base before)
 {
@@ -387,8 +387,8 @@ static size_t counted_len(const struct vv_mem_version *version)
     return version->kind == VV_LSM_MERGE ? VV_SUMS_LEN_MAX : version->value_len;
 }
 
-/* Space for `need` bytes; if there is less, `wanted` is made. Space stays with a version whatever becomes of
- * it: records are written again and again within a commit. */
+/* Space for `need` bytes; if there is less, `wanted` is made. Space stays with a version whatever
+ * becomes of it: records are written again and again within a commit. */
 static void make_space(struct vv_memtable *mem, struct vv_mem_version *version, size_t wanted,
                        size_t need)
 {

@@ -1,10 +1,10 @@
-/* The memtable: an ordered map in an arena. A hash table answers point reads, a B-tree gives the order;
- * both hold the same entries, which never go away before the memtable does.
+/* The memtable: an ordered map in an arena. A hash table answers point reads, a B-tree gives the
+ * order; both hold the same entries, which never go away before the memtable does.
  *
- * An entry is a key and its versions, newest commit first, one for each commit. A version of kind MERGE
- * keeps two pairs of numbers: what its own commit added, and the total of all versions from itself down,
- * so that a read of the newest version needs no walk. `is_complete` says that what lies below (older
- * memtables, tables) does not matter.
+ * An entry is a key and its versions, newest commit first, one for each commit. A version of kind
+ * MERGE keeps two pairs of numbers: what its own commit added, and the total of all versions from
+ * itself down, so that a read of the newest version needs no walk. `is_complete` says that what
+ * lies below (older memtables, tables) does not matter.
  *
  * Charged to a budget by the chunk. One reactor; once sealed (being flushed) it does not change and
  * workers may read it. Nothing suspends. */
@@ -98,8 +98,8 @@ MUST_CHECK int vv_memtable_new(struct vv_budget *budget, struct vv_memtable **ou
 void vv_memtable_ref(struct vv_memtable *mem);
 /* NULL is fine. */
 void vv_memtable_unref(struct vv_memtable *mem);
-/* Writes of `records` records with `bytes` bytes of keys and values cannot fail after this, until as many
- * were made. Not added up: the largest call counts. -ENOMEM. */
+/* Writes of `records` records with `bytes` bytes of keys and values cannot fail after this, until
+ * as many were made. Not added up: the largest call counts. -ENOMEM. */
 MUST_CHECK int vv_memtable_reserve(struct vv_memtable *mem, size_t records, size_t bytes);
 /* Reserved memory: cannot fail. */
 void *vv_memtable_alloc(struct vv_memtable *mem, size_t len);

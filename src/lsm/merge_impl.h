@@ -1,8 +1,8 @@
 /* Merging sorted sources of records into one, with the newest record of each key.
  *
- * A source stands on a record or waits to be advanced. Advancing never suspends: a source that needs
- * input says -VV_ERR_MISS, the merge passes it on, and the owner fills all starved sources and calls
- * again. So a worker can merge while only fibers read. No locks: one user at a time. */
+ * A source stands on a record or waits to be advanced. Advancing never suspends: a source that
+ * needs input says -VV_ERR_MISS, the merge passes it on, and the owner fills all starved sources
+ * and calls again. So a worker can merge while only fibers read. No locks: one user at a time. */
 #ifndef VV_LSM_MERGE_IMPL_H
 #define VV_LSM_MERGE_IMPL_H
 
@@ -15,8 +15,8 @@
 #include "lsm/memtable_impl.h"
 
 struct vv_source {
-    /* Go to the next record (from one that was consumed, else look at the place again): 1, 0 at the end,
-     * -VV_ERR_MISS when it must be filled first (then nothing has changed), or an error. */
+    /* Go to the next record (from one that was consumed, else look at the place again): 1, 0 at the
+     * end, -VV_ERR_MISS when it must be filled first (then nothing has changed), or an error. */
     int (*next)(struct vv_source *source);
     uint32_t rank; /* of two records of a key the one with the lower rank is newer */
     bool is_consumed;
@@ -47,8 +47,8 @@ void vv_merge_done(struct vv_merge *merge);
 void vv_merge_add(struct vv_merge *merge, struct vv_source *source);
 /* A source's content ahead of its place may have changed: look at it again. */
 void vv_merge_restart(struct vv_merge *merge, struct vv_source *source);
-/* The next key with its newest record, merges added up. 1, 0 at the end, -VV_ERR_MISS when sources are
- * starved, or a source's error. Valid until the next call. */
+/* The next key with its newest record, merges added up. 1, 0 at the end, -VV_ERR_MISS when sources
+ * are starved, or a source's error. Valid until the next call. */
 MUST_CHECK int vv_merge_next(struct vv_merge *merge, struct vv_record *out_record);
 
 /* ---- the source over a memtable: entries in [lower, upper) ---- */

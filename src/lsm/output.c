@@ -9,7 +9,8 @@
 
 /* ---- on a worker ---- */
 
-/* Whether an older record of the key may lie below. Keys ascend, so that the places only move on. */
+/* Whether an older record of the key may lie below. Keys ascend, so that the places only move on.
+ */
 static bool has_older(struct vv_output *output, struct vv_bytes key)
 {
     if (!output->is_bottom_known)
@@ -39,7 +40,8 @@ static int add_record(struct vv_output *output, const struct vv_record *record)
     return vv_table_builder_add(output->builder, kind, record->key, hash, record->value);
 }
 
-/* Merge until the slice or the table is full (1), input is missing (-VV_ERR_MISS) or at its end (0). */
+/* Merge until the slice or the table is full (1), input is missing (-VV_ERR_MISS) or at its end
+ * (0). */
 static int merge_slice(struct vv_output *output)
 {
     uint32_t blocks_end = vv_table_builder_blocks(output->builder) + VV_OUTPUT_SLICE_BLOCKS;
@@ -59,8 +61,8 @@ static int merge_slice(struct vv_output *output)
 static void work(void *arg)
 {
     struct vv_output *output = arg;
-    output->result = output->is_finishing ? vv_table_builder_finish(output->builder)
-                                          : merge_slice(output);
+    output->result =
+        output->is_finishing ? vv_table_builder_finish(output->builder) : merge_slice(output);
 }
 
 /* ---- on the reactor ---- */
@@ -140,8 +142,8 @@ static int wait_puts(struct vv_output *output, size_t max)
     return output->put_error;
 }
 
-/* Finish the table, and put it while the next one is built. From here on it may exist in the store, so that
- * it belongs to the edit even if the put fails. */
+/* Finish the table, and put it while the next one is built. From here on it may exist in the store,
+ * so that it belongs to the edit even if the put fails. */
 static int end_table(struct vv_output *output)
 {
     output->is_finishing = true;
@@ -201,8 +203,7 @@ static int run_slices(struct vv_output *output)
         }
         if (result < 0)
             return result;
-        bool is_full =
-            vv_table_builder_bytes(output->builder) >= output->lsm->options.table_bytes;
+        bool is_full = vv_table_builder_bytes(output->builder) >= output->lsm->options.table_bytes;
         bool has_entries = vv_table_builder_entries(output->builder) > 0;
         if (has_entries && (is_full || result == 0))
             TRY(end_table(output));

@@ -1,8 +1,8 @@
 /* Writing merged records out as tables: the common part of flush and compaction.
  *
- * Workers merge, build and seal in slices of VV_OUTPUT_SLICE_BLOCKS blocks, so that they are free for others
- * every few milliseconds; the fiber reads input and puts finished tables, one being put while the next is
- * built. Private to lsm. */
+ * Workers merge, build and seal in slices of VV_OUTPUT_SLICE_BLOCKS blocks, so that they are free
+ * for others every few milliseconds; the fiber reads input and puts finished tables, one being put
+ * while the next is built. Private to lsm. */
 #ifndef VV_LSM_OUTPUT_IMPL_H
 #define VV_LSM_OUTPUT_IMPL_H
 

@@ -88,8 +88,8 @@ static int run_next(struct vv_source *source)
             if (opened <= 0)
                 return opened;
         }
-        int found = run->is_seeking ? vv_block_seek(&run->iter, run->lower)
-                                    : vv_block_next(&run->iter);
+        int found =
+            run->is_seeking ? vv_block_seek(&run->iter, run->lower) : vv_block_next(&run->iter);
         if (found < 0)
             return found;
         if (found == 0) {

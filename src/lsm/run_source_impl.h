@@ -1,8 +1,10 @@
-/* The merge source over a run of tables, which are read in order, a stretch of sealed blocks per request.
+/* The merge source over a run of tables, which are read in order, a stretch of sealed blocks per
+ * request.
  *
- * Filling suspends and belongs to a fiber. Advancing does not: it opens the next block out of the bytes
- * read, on any thread when the cache is not used. With a cache (scans), blocks that are in it are taken from
- * there, and those opened are put into it; without (compaction, checks), it is left alone. */
+ * Filling suspends and belongs to a fiber. Advancing does not: it opens the next block out of the
+ * bytes read, on any thread when the cache is not used. With a cache (scans), blocks that are in it
+ * are taken from there, and those opened are put into it; without (compaction, checks), it is left
+ * alone. */
 #ifndef VV_LSM_RUN_SOURCE_IMPL_H
 #define VV_LSM_RUN_SOURCE_IMPL_H
 
@@ -17,13 +19,13 @@
 #define VV_READ_AHEAD_MAX (1u << 20)
 
 struct vv_run_source {
-    struct vv_source source; /* first */
+    struct vv_source source;  /* first */
     struct vv_table **tables; /* owned array of references */
     size_t table_count;
     size_t table_next;
-    struct vv_cache *cache;  /* NULL: not used */
-    struct vv_bytes lower;   /* borrowed from the owner */
-    struct vv_bytes upper;   /* len 0 = to the end */
+    struct vv_cache *cache; /* NULL: not used */
+    struct vv_bytes lower;  /* borrowed from the owner */
+    struct vv_bytes upper;  /* len 0 = to the end */
     size_t ahead_max;
     size_t ahead; /* bytes of the next request; doubles */
     /* The table being read. */

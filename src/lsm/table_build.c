@@ -102,8 +102,7 @@ static uint8_t *chunk_space(struct vv_table_builder *builder, size_t len)
     if (builder->chunk_left < len) {
         if (builder->chunk_count == builder->chunk_capacity) {
             size_t capacity = builder->chunk_capacity ? builder->chunk_capacity * 2 : 16;
-            struct iovec *chunks =
-                vv_realloc(builder->chunks, capacity * sizeof(*builder->chunks));
+            struct iovec *chunks = vv_realloc(builder->chunks, capacity * sizeof(*builder->chunks));
             if (!chunks)
                 return NULL;
             builder->chunks = chunks;
@@ -169,8 +168,8 @@ int vv_table_builder_new(const struct vv_keyring *ring, const struct vv_seal_set
     builder->hashes = vv_writer_new();
     char name[VV_TABLE_NAME_MAX];
     vv_table_name(epoch, counter, name, sizeof(name));
-    int err = vv_sealer_new(ring, VV_KIND_SST, name, 0, settings, &builder->header,
-                            &builder->sealer);
+    int err =
+        vv_sealer_new(ring, VV_KIND_SST, name, 0, settings, &builder->header, &builder->sealer);
     uint8_t header[VV_OBJECT_HEADER_LEN];
     if (err == 0) {
         vv_object_header_encode(&builder->header, header);
@@ -208,8 +207,8 @@ static size_t shared_len(const struct vv_table_builder *builder, struct vv_bytes
     return len;
 }
 
-/* The index record of the block sealed last: the shortest key that is not below the block's last and is
- * below `next`, which shares `shared` bytes with it. */
+/* The index record of the block sealed last: the shortest key that is not below the block's last
+ * and is below `next`, which shares `shared` bytes with it. */
 static void add_index(struct vv_table_builder *builder, struct vv_bytes next, size_t shared)
 {
     uint8_t bytes[20];
@@ -218,7 +217,8 @@ static void add_index(struct vv_table_builder *builder, struct vv_bytes next, si
     vv_writer_varint(&value, builder->index_due.len);
     struct vv_bytes key = {builder->last_key, builder->last_key_len};
     uint8_t separator[VV_LSM_KEY_MAX];
-    /* The bytes shared and one more of `next` lie between the two, when `next` goes on after them. */
+    /* The bytes shared and one more of `next` lie between the two, when `next` goes on after them.
+     */
     if (next.len > shared + 1 && key.len > shared + 1) {
         memcpy(separator, next.ptr, shared + 1);
         key = (struct vv_bytes){separator, shared + 1};

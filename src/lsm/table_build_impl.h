@@ -1,5 +1,5 @@
-/* Building one table in memory: records in key order become blocks, and each full block is sealed at once.
- * Pure computation: one thread at a time, any thread, never suspends. */
+/* Building one table in memory: records in key order become blocks, and each full block is sealed
+ * at once. Pure computation: one thread at a time, any thread, never suspends. */
 #ifndef VV_LSM_TABLE_BUILD_IMPL_H
 #define VV_LSM_TABLE_BUILD_IMPL_H
 
@@ -21,8 +21,8 @@ MUST_CHECK int vv_table_builder_new(const struct vv_keyring *ring,
                                     uint64_t counter, struct vv_table_builder **out_builder);
 /* NULL is fine. */
 void vv_table_builder_free(struct vv_table_builder *builder);
-/* Add a record; keys ascend strictly. `hash` is vv_xxh3 of the key. -ENOMEM, -VV_ERR_LIMIT; then only
- * freeing is left. */
+/* Add a record; keys ascend strictly. `hash` is vv_xxh3 of the key. -ENOMEM, -VV_ERR_LIMIT; then
+ * only freeing is left. */
 MUST_CHECK int vv_table_builder_add(struct vv_table_builder *builder, enum vv_lsm_kind kind,
                                     struct vv_bytes key, uint64_t hash, struct vv_bytes value);
 /* Bytes of the object so far, with the plain bytes of the block begun; frames so far. */

@@ -234,8 +234,8 @@ static const uint32_t filter_salt[8] = {0x47b6137bu, 0x44974d91u, 0x8824ad5bu, 0
 
 size_t vv_filter_len(uint64_t keys)
 {
-    uint64_t groups = (keys * VV_FILTER_BITS + VV_FILTER_GROUP_LEN * 8 - 1) /
-                      (VV_FILTER_GROUP_LEN * 8);
+    uint64_t groups =
+        (keys * VV_FILTER_BITS + VV_FILTER_GROUP_LEN * 8 - 1) / (VV_FILTER_GROUP_LEN * 8);
     return (size_t)(groups ? groups : 1) * VV_FILTER_GROUP_LEN;
 }
 

@@ -1,6 +1,7 @@
 /* The bytes of a metadata table, and how they are decoded. All integers little-endian.
  *
- * Object "sst/<2-hex shard>/<16-hex epoch>-<16-hex counter>" (the shard is the low byte of the counter):
+ * Object "sst/<2-hex shard>/<16-hex epoch>-<16-hex counter>" (the shard is the low byte of the
+ * counter):
  *
  *   object header    96 bytes (seal.h), kind SST
  *   blocks           frames, index 0..n-1, origin {SST_BLOCK, i}, back to back, at least one
@@ -28,13 +29,14 @@
  *   restarts, 4 bytes each: offsets of the records with shared = 0, every VV_BLOCK_RESTART records
  *   restart count, 4 bytes, at least 1
  *
- * Index (plain): a block in which every record is a restart. Record i is a put; its key is not below the
- * last key of block i and below the first key of block i + 1; its value is varint offset and varint
- * length of the frame. The last record's key is the last key of the table.
+ * Index (plain): a block in which every record is a restart. Record i is a put; its key is not
+ * below the last key of block i and below the first key of block i + 1; its value is varint offset
+ * and varint length of the frame. The last record's key is the last key of the table.
  *
- * Filter (plain): a split-block Bloom filter: groups of 32 bytes, each of 8 words of 32 bits. A key with
- * XXH3 hash h belongs to group ((h >> 32) * groups) >> 32 and sets in word w the bit
- * ((uint32_t)h * salt[w]) >> 27. VV_FILTER_BITS bits for each key, rounded up to a group; never empty.
+ * Filter (plain): a split-block Bloom filter: groups of 32 bytes, each of 8 words of 32 bits. A key
+ * with XXH3 hash h belongs to group ((h >> 32) * groups) >> 32 and sets in word w the bit
+ * ((uint32_t)h * salt[w]) >> 27. VV_FILTER_BITS bits for each key, rounded up to a group; never
+ * empty.
  *
  * Pure computation over bytes from outside: any thread, never suspends, no allocation. */
 #ifndef VV_LSM_TABLE_FORMAT_H
@@ -68,10 +70,9 @@ struct vv_table_footer {
     uint32_t index_len;
 };
 
-void vv_table_footer_encode(const struct vv_table_footer *footer,
-                            uint8_t out[VV_TABLE_FOOTER_LEN]);
-/* Decode the last VV_TABLE_FOOTER_LEN bytes of an object of `object_len` bytes; what it says is checked
- * to lie inside. -VV_ERR_FORMAT, -VV_ERR_CHECKSUM. */
+void vv_table_footer_encode(const struct vv_table_footer *footer, uint8_t out[VV_TABLE_FOOTER_LEN]);
+/* Decode the last VV_TABLE_FOOTER_LEN bytes of an object of `object_len` bytes; what it says is
+ * checked to lie inside. -VV_ERR_FORMAT, -VV_ERR_CHECKSUM. */
 MUST_CHECK int vv_table_footer_decode(const uint8_t bytes[VV_TABLE_FOOTER_LEN], uint64_t object_len,
                                       struct vv_table_footer *out_footer);
 
@@ -113,8 +114,8 @@ struct vv_block_loc {
 MUST_CHECK int vv_index_count(struct vv_bytes index, uint32_t *out_count);
 /* The block that holds `key` if any does: 1, 0 when the key is above the last, -VV_ERR_FORMAT. */
 MUST_CHECK int vv_index_find(struct vv_bytes index, struct vv_bytes key, uint32_t *out_block);
-/* Where block `number` lies, checked against the footer, and its separator (out_key may be NULL; borrowed
- * from the index). -VV_ERR_FORMAT. */
+/* Where block `number` lies, checked against the footer, and its separator (out_key may be NULL;
+ * borrowed from the index). -VV_ERR_FORMAT. */
 MUST_CHECK int vv_index_at(struct vv_bytes index, const struct vv_table_footer *footer,
                            uint32_t number, struct vv_block_loc *out_loc, struct vv_bytes *out_key);
 

@@ -1,9 +1,10 @@
-/* An open table: what the manifest says about it, its sealer and footer once they were read, and its filter
- * and index while they are hot. Private to lsm; one reactor.
+/* An open table: what the manifest says about it, its sealer and footer once they were read, and
+ * its filter and index while they are hot. Private to lsm; one reactor.
  *
  * Filter, index and blocks live in the cache under (VV_CACHE_SST + epoch, counter, block number or
- * VV_TABLE_FILTER, VV_TABLE_INDEX). A table that is used holds a reference on its filter and index, so that a
- * get does not look them up; such references are given up, least used first, above half of the cache. */
+ * VV_TABLE_FILTER, VV_TABLE_INDEX). A table that is used holds a reference on its filter and index,
+ * so that a get does not look them up; such references are given up, least used first, above half
+ * of the cache. */
 #ifndef VV_LSM_TABLE_IMPL_H
 #define VV_LSM_TABLE_IMPL_H
 
@@ -76,10 +77,11 @@ MUST_CHECK int vv_table_load_block(struct vv_table *table, const struct vv_block
                                    uint32_t number, struct vv_block **out_block);
 /* The cache key of a block. */
 struct vv_cache_key vv_table_cache_key(const struct vv_table *table, uint64_t number);
-/* Read `len` bytes at `offset` of the table's object, all of them. -VV_ERR_FORMAT when it is too short. */
+/* Read `len` bytes at `offset` of the table's object, all of them. -VV_ERR_FORMAT when it is too
+ * short. */
 MUST_CHECK int vv_table_read(struct vv_table *table, uint64_t offset, size_t len, uint8_t *out);
-/* Open block `number` from its sealed bytes into memory that the caller frees. Does not suspend; any
- * thread. -VV_ERR_AUTH, -VV_ERR_CHECKSUM, -VV_ERR_FORMAT, -ENOMEM. */
+/* Open block `number` from its sealed bytes into memory that the caller frees. Does not suspend;
+ * any thread. -VV_ERR_AUTH, -VV_ERR_CHECKSUM, -VV_ERR_FORMAT, -ENOMEM. */
 MUST_CHECK int vv_table_open_block(const struct vv_table *table, uint32_t number,
                                    const uint8_t *frame, size_t len, uint8_t **out_plain,
                                    size_t *out_len);

@@ -7,8 +7,8 @@
 #include "base/alloc.h"
 #include "lsm/lsm_impl.h"
 
-#define WHOLE_BYTES_MAX (256u << 10)  /* smaller tables are read in one request */
-#define INLINE_BYTES_MAX (64u << 10)  /* larger frames are opened by a worker */
+#define WHOLE_BYTES_MAX (256u << 10) /* smaller tables are read in one request */
+#define INLINE_BYTES_MAX (64u << 10) /* larger frames are opened by a worker */
 #define TAIL_BYTES_MIN (64u << 10)
 
 /* ---- life ---- */
@@ -286,8 +286,8 @@ int vv_table_read(struct vv_table *table, uint64_t offset, size_t len, uint8_t *
     return (size_t)got == len ? 0 : -VV_ERR_FORMAT;
 }
 
-/* How many bytes at the end of a table hold filter, index and trailer, most likely. The filter's size is
- * known from the number of entries; an index takes about a hundredth. */
+/* How many bytes at the end of a table hold filter, index and trailer, most likely. The filter's
+ * size is known from the number of entries; an index takes about a hundredth. */
 static uint64_t tail_guess(const struct vv_table_ref *ref)
 {
     if (ref->bytes <= WHOLE_BYTES_MAX)
@@ -376,8 +376,8 @@ static int load_parts(struct vv_table *table, struct vv_block **out_filter,
                       &filter));
     int err = 0;
     if (out_index || is_first)
-        err = open_part(table, VV_TABLE_INDEX, bytes + (table->footer.index_offset - offset),
-                        &index);
+        err =
+            open_part(table, VV_TABLE_INDEX, bytes + (table->footer.index_offset - offset), &index);
     if (err < 0) {
         vv_block_unref(filter);
         return err;
@@ -403,8 +403,7 @@ static struct vv_block *peek_part(struct vv_table *table, uint64_t number)
     return block;
 }
 
-int vv_table_load(struct vv_table *table, struct vv_block **out_filter,
-                  struct vv_block **out_index)
+int vv_table_load(struct vv_table *table, struct vv_block **out_filter, struct vv_block **out_index)
 {
     for (;;) {
         struct vv_block *filter = out_filter ? peek_part(table, VV_TABLE_FILTER) : NULL;

@@ -1,7 +1,9 @@
-/* How fast the metadata tree is: keys are loaded in random order, read back cold and warm, and scanned, over a
- * dir store, within a memory budget. Prints one line a figure. Not part of the checks.
+/* How fast the metadata tree is: keys are loaded in random order, read back cold and warm, and
+ * scanned, over a dir store, within a memory budget. Prints one line a figure. Not part of the
+ * checks.
  *
- *   bench_lsm [KEYS [BUDGET_MIB [DIRECTORY]]]     20000000, 256, /tmp/bench_lsm; DIRECTORY is emptied
+ *   bench_lsm [KEYS [BUDGET_MIB [DIRECTORY]]]     20000000, 256, /tmp/bench_lsm; DIRECTORY is
+ * emptied
  *
  * After `make`:
  *   cc -O2 -D_GNU_SOURCE -Isrc -o build/bench_lsm tests/bench/bench_lsm.c build/libvv_lsm.a \

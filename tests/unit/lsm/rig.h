@@ -1,5 +1,5 @@
-/* What the tests of lsm share: a tree over a mem store in a simulated world, and a model of it: every
- * change of every commit, written down, and added up again for each question. */
+/* What the tests of lsm share: a tree over a mem store in a simulated world, and a model of it:
+ * every change of every commit, written down, and added up again for each question. */
 #ifndef TEST_LSM_RIG_H
 #define TEST_LSM_RIG_H
 
@@ -149,9 +149,9 @@ enum model_op { MODEL_NONE, MODEL_DELETE, MODEL_PUT, MODEL_MERGE };
 /* What one commit did to one key. */
 struct model_change {
     uint8_t op;
-    bool is_reset;     /* MERGE: after a delete in the same commit */
-    uint32_t version;  /* PUT: which value */
-    int64_t a, b;      /* MERGE */
+    bool is_reset;    /* MERGE: after a delete in the same commit */
+    uint32_t version; /* PUT: which value */
+    int64_t a, b;     /* MERGE */
 };
 
 struct model {

@@ -1,4 +1,5 @@
-/* The whole tree against a model: random writes, reads, scans, flushes and compactions side by side. */
+/* The whole tree against a model: random writes, reads, scans, flushes and compactions side by
+ * side. */
 #include "lsm/lsm.h"
 
 #include "rig.h"
@@ -9,8 +10,8 @@
 struct life {
     struct rig rig;
     struct model *model;
-    uint64_t commit;    /* the open one; the one before may still be added to */
-    uint64_t flushed;   /* all up to this are in tables */
+    uint64_t commit;  /* the open one; the one before may still be added to */
+    uint64_t flushed; /* all up to this are in tables */
     uint64_t flush_goal;
     uint64_t applies;
     bool is_ending;
@@ -166,8 +167,8 @@ static void read_at(struct life *life, unsigned key)
 
 static void write_some(struct life *life, unsigned count)
 {
-    if (vv_lsm_reserve(life->rig.lsm, count, count * (size_t)(VV_LSM_KEY_MAX + 256) +
-                                                 VV_LSM_VALUE_MAX) < 0) {
+    if (vv_lsm_reserve(life->rig.lsm, count,
+                       count * (size_t)(VV_LSM_KEY_MAX + 256) + VV_LSM_VALUE_MAX) < 0) {
         is_right = tap_ok(false, "there is memory");
         return;
     }
@@ -301,8 +302,8 @@ static int count_record(void *arg, enum vv_lsm_kind kind, struct vv_bytes key,
     return 0;
 }
 
-/* A second tree from the tables of the first, and its later commits as changes: what a volume does that is
- * opened again. */
+/* A second tree from the tables of the first, and its later commits as changes: what a volume does
+ * that is opened again. */
 static void reopen(struct life *life)
 {
     struct vv_table_ref *tables;
