@@ -4,6 +4,7 @@
 
 #include "base/alloc.h"
 #include "base/hash.h"
+#include "lsm/lsm_impl.h"
 #include "lsm/run_source_impl.h"
 
 struct check {
