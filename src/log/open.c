@@ -21,7 +21,7 @@ struct opening {
     struct vv_manifest base;  /* M(n) */
     struct vv_manifest claim; /* M(n+1) */
     uint64_t *fences;
-    uint64_t *epoch_commits; /* last commit of each older live epoch */
+    uint64_t *epoch_commits; /* last commit of each older live epoch, 0 = it held none */
     struct vv_log_reading reading;
 };
 
@@ -263,6 +263,7 @@ static int replay_all(struct opening *opening)
     for (size_t i = 0; i < opening->base.epoch_count; i++) {
         const struct vv_epoch_ref *ref = &opening->base.epochs[i];
         struct vv_log_epoch_end end;
+        uint64_t before = opening->reading.last_commit;
         TRY(vv_log_read_epoch(&opening->reading, ref->epoch, ref->replay_seq, opening->fences[i],
                               &end));
         /* A missing position before the fence is an error, never "the end". */
@@ -271,7 +272,8 @@ static int replay_all(struct opening *opening)
             return -VV_ERR_GAP;
         if (end.seq != opening->fences[i] && !end.is_missing && !vv_planted(VV_PLANT_NO_FENCES))
             return -VV_ERR_CORRUPT; /* a second fence, before the one that we found */
-        opening->epoch_commits[i] = opening->reading.last_commit;
+        uint64_t last = opening->reading.last_commit;
+        opening->epoch_commits[i] = last > before ? last : 0;
     }
     return 0;
 }
