@@ -147,9 +147,20 @@ static void do_look(struct server *server, unsigned owner, const struct op *op)
         fail_op(server, owner, op, text);
 }
 
+/* For a person who follows one world: what begins, and what came of it. */
+static void trace(const struct server *server, unsigned owner, const struct op *op, bool is_done)
+{
+    char line[700];
+    if (!server->world->options.is_tracing)
+        return;
+    op_to_text(op, line, sizeof(line));
+    world_note(server->world, "%u.%u %s %s", server->number, owner, is_done ? "did" : "   ", line);
+}
+
 void client_do(struct server *server, unsigned owner, struct op *op)
 {
     struct world *world = server->world;
+    trace(server, owner, op, false);
     world->facts.ops++;
     world->facts.ops_by_kind[op->kind]++;
     if (op->kind == OP_SYNC)
@@ -160,6 +171,7 @@ void client_do(struct server *server, unsigned owner, struct op *op)
         do_look(server, owner, op);
     else
         do_change(server, owner, op);
+    trace(server, owner, op, true);
 }
 
 /* ---- the fiber ---- */

@@ -31,7 +31,7 @@ void engine_release_all(struct engine *engine);
 /* What engine_walk needs to know of one owner. */
 struct engine_part {
     char root[64];          /* its own directory */
-    char prefix[8];         /* its names in the shared directory */
+    char prefix[16];        /* its names in the shared directory */
     uint64_t region_offset; /* its bytes of the shared file */
     uint64_t region_bytes;  /* 0 = none */
     struct model_dump dump; /* what is there */

@@ -158,10 +158,10 @@ static int check_seek(const struct model *model, const struct op *op, const stru
                       char *text, size_t size)
 {
     const struct content *content = &model_inode(model, op->inode)->content;
-    uint64_t data = content_next_block(content, op->offset);
     if (op->offset >= content->size)
         return check_errno(sight->err, -ENXIO, text, size);
-    if (op->flags == SEEK_DATA && sight->err == -ENXIO && data == content->size)
+    if (op->flags == SEEK_DATA && sight->err == -ENXIO &&
+        content_is_zero(content, op->offset, content->size - op->offset))
         return 0;
     if (sight->err < 0)
         return check_errno(sight->err, 0, text, size);

@@ -22,7 +22,7 @@ enum profile {
 struct generator {
     struct rng rng;
     enum profile profile;
-    char prefix[8];      /* of names in hidden roots */
+    char prefix[16];     /* of names in hidden roots */
     unsigned inodes_max; /* the tree shrinks above it */
     uint64_t file_bytes_max;
     uint64_t total_bytes_max; /* of the model's blocks; above it files shrink */

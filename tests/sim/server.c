@@ -18,6 +18,7 @@
 #define SYNC_TIMEOUT_NS (5 * VV_NS_PER_S)
 #define RETRIES 30
 #define LAST_SYNCS 3
+#define LAST_PAUSE_NS (6 * VV_NS_PER_S)
 
 /* ---- opening ---- */
 
@@ -218,10 +219,12 @@ static void finish(struct server *server)
 {
     struct world *world = server->world;
     world_calm(world);
-    /* A sync may give up while requests still wait before they are tried again. */
-    int err = -EIO;
-    for (unsigned i = 0; i < LAST_SYNCS && err < 0; i++)
+    /* What failed before waits for a while before it is tried again. */
+    int err = vv_fs_sync(server->fs, 0);
+    for (unsigned i = 0; i < LAST_SYNCS && err < 0; i++) {
+        vv_rt_sleep_ns(LAST_PAUSE_NS);
         err = vv_fs_sync(server->fs, 0);
+    }
     if (err < 0 && world->mode->is_lawless)
         return; /* its journal is broken; the next one will see */
     if (err < 0)

@@ -1,6 +1,6 @@
 /* The simulator of the engine: worlds from seeds.
  *   sim_fs [--mode NAME|all] [--seed N | --seeds FROM..TO] [--ops N] [--crashes N]
- *          [--twice] [--jobs N] [--time-limit S] [--modes] [--facts] [--verbose]
+ *          [--twice] [--jobs N] [--time-limit S] [--modes] [--facts] [--verbose] [--trace]
  * Each seed runs in a child process (with --seed alone: in this one, for a debugger). One line is
  * printed for each seed that fails, with how to repeat it; the exit status is then 1. */
 #include <errno.h>
@@ -24,7 +24,7 @@ struct settings {
     const struct mode *mode; /* NULL = all in turn */
     uint64_t from, to;
     unsigned ops, crashes, jobs, time_limit_s;
-    bool is_twice, is_verbose, is_single, is_telling;
+    bool is_twice, is_verbose, is_tracing, is_single, is_telling;
 };
 
 /* What children add up for their parent, in shared order: one struct over a pipe. */
@@ -52,7 +52,8 @@ static int run_once(const struct mode *mode, uint64_t seed, struct world_facts *
                                     .mode = mode,
                                     .ops = settings.ops,
                                     .crashes = settings.crashes,
-                                    .is_verbose = settings.is_verbose};
+                                    .is_verbose = settings.is_verbose,
+                                    .is_tracing = settings.is_tracing};
     if (!world)
         abort();
     int err = world_run(world, &options);
@@ -220,7 +221,7 @@ static void usage(const char *what)
     fprintf(stderr,
             "sim_fs: %s\nusage: sim_fs [--mode NAME|all] [--seed N | --seeds FROM..TO] [--ops N] "
             "[--crashes N]\n              [--twice] [--jobs N] [--time-limit S] [--modes] "
-            "[--facts] [--verbose]\n",
+            "[--facts] [--verbose] [--trace]\n",
             what);
     exit(2);
 }
@@ -249,6 +250,8 @@ static bool set_flag(const char *name)
         return settings.is_telling = true;
     if (strcmp(name, "--verbose") == 0)
         return settings.is_verbose = true;
+    if (strcmp(name, "--trace") == 0)
+        return settings.is_verbose = settings.is_tracing = true;
     if (strcmp(name, "--modes") != 0)
         return false;
     for (unsigned i = 0; mode_at(i); i++)

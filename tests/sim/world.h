@@ -83,6 +83,7 @@ struct world_options {
     unsigned ops;
     unsigned crashes;
     bool is_verbose;
+    bool is_tracing; /* tells each operation */
 };
 
 struct world_facts {
