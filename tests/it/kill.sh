@@ -1,0 +1,49 @@
+#!/bin/bash
+# kill -9 of the server at random moments under a mixed load: what is found after each restart must be a prefix of
+# the history that holds everything fsynced, and fsck must find nothing. KILLS says how often (50).
+. tests/it/lib.sh
+need_fuse
+make_volume
+KILLS=${KILLS:-50}
+bad=0
+steps=0
+: >"$T/state"
+echo '{"paths": {}, "files": {}}' >"$T/state"
+for round in $(seq "$KILLS"); do
+    memory=256M
+    [ $((round % 2)) = 0 ] && memory=16M
+    durability=journal
+    [ $((round % 5)) = 0 ] && durability=bucket
+    serve --mount "$T/mnt" --memory $memory --durability $durability || { bad=$((bad + 1)); break; }
+    rm -f "$T/history"
+    python3 tests/it/kill.py load "$T/mnt" "$T/history" "$round" "$T/state" >"$T/load.log" 2>&1 &
+    loader=$!
+    for i in $(seq 100); do [ -s "$T/history" ] && break; sleep 0.05; done
+    sleep "0.$((RANDOM % 70 + 10))"
+    crash
+    wait $loader
+    steps=$((steps + $(grep -c done "$T/history")))
+    serve --mount "$T/mnt" --memory $memory --durability $durability || { bad=$((bad + 1)); break; }
+    if ! python3 tests/it/kill.py check "$T/mnt" "$T/history" 0 "$T/state" >"$T/state.new" 2>"$T/why"; then
+        echo "# round $round: $(cat "$T/why")"
+        bad=$((bad + 1))
+        crash
+        break
+    fi
+    mv "$T/state.new" "$T/state"
+    # Half of the rounds end in good order, half with the next crash right away.
+    if [ $((round % 2)) = 0 ]; then
+        stop || { echo "# round $round: the server did not stop well"; bad=$((bad + 1)); }
+        if [ $((round % 10)) = 0 ] && ! "$V" fsck "$T/vol" --key-file "$T/key" --quiet >"$T/fsck" 2>&1; then
+            echo "# round $round: fsck:"
+            head -n 10 "$T/fsck" | sed 's/^/#   /'
+            bad=$((bad + 1))
+        fi
+    else
+        crash
+    fi
+done
+is "$KILLS kills, $steps steps: each restart found a prefix with all that was fsynced" $bad 0
+serve --mount "$T/mnt" && stop
+check "fsck with --data finds nothing" "$V" fsck "$T/vol" --key-file "$T/key" --data --quiet
+finish
