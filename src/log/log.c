@@ -50,12 +50,19 @@ static void wake_everybody(struct vv_log *log)
     vv_waitq_wake_all(&log->manifest_turn);
 }
 
-void vv_log_close(struct vv_log *log)
+void vv_log_stop(struct vv_log *log)
 {
     if (!log)
         return;
     log->is_closing = true;
     wake_everybody(log);
+}
+
+void vv_log_close(struct vv_log *log)
+{
+    if (!log)
+        return;
+    vv_log_stop(log);
     while (log->calls > 0)
         vv_waitq_wait(&log->idle, VV_NEVER);
     vv_log_free(log);

@@ -97,6 +97,8 @@ MUST_CHECK int vv_log_read(const struct vv_log_options *options, const struct vv
                            struct vv_manifest *out_manifest);
 /* Stops retries (their callers get -VV_ERR_STOPPED) and waits for calls under way. Suspends. */
 void vv_log_close(struct vv_log *log);
+/* Its first half: calls from now on, and those under way, end with -VV_ERR_STOPPED. Does not suspend. */
+void vv_log_stop(struct vv_log *log);
 
 /* Our epoch; and the number of the last commit that was replayed. */
 uint64_t vv_log_epoch(const struct vv_log *log);

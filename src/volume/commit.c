@@ -277,7 +277,8 @@ static int wait_durable(struct vv_volume *volume, uint64_t target, bool is_bucke
             return 0;
         if (volume->is_fenced)
             return -VV_ERR_FENCED;
-        if (is_lasting(volume->store_error) && volume->store_error_tries > 1)
+        if (is_lasting(volume->store_error) && volume->store_error_tries > 1 &&
+            (is_bucket || !vv_volume_is_journaling(volume)))
             return volume->store_error;
         if (vv_rt_now_ns() - start >= volume->sync_timeout_ns)
             return volume->store_error < 0 ? volume->store_error : -EIO;

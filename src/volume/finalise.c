@@ -84,6 +84,43 @@ static uint32_t used_end(const struct vv_piece *pieces, unsigned count, uint32_t
     return end;
 }
 
+/* The folded bytes also replace what older records say: until the log object is confirmed, readers find
+ * them in a layer over everything of these commits. */
+static int keep_folded(struct unit *unit, const struct unit_extent *extent, const uint8_t *bytes,
+                       uint32_t end)
+{
+    struct vv_volume *volume = unit->volume;
+    struct vv_commit *commit = NULL;
+    vv_list_each (node, &volume->commits) {
+        struct vv_commit *each = vv_list_entry(node, struct vv_commit, node);
+        if (each->number == unit->last)
+            commit = each;
+    }
+    assert(commit != NULL);
+    struct vv_data *data = vv_data_make(volume, extent->data_id, extent->inode);
+    struct vv_extent *where = data ? vv_extent_make(volume, data, extent->index) : NULL;
+    struct vv_layer *layer = where ? vv_layer_new(0, end) : NULL;
+    if (layer != NULL)
+        layer->buf = vv_buf_new(VV_EXTENT_BYTES, &volume->dirty_budget);
+    if (layer == NULL || layer->buf == NULL) {
+        vv_layer_unref(layer);
+        if (where != NULL)
+            vv_extent_tidy(volume, where);
+        return -ENOMEM;
+    }
+    memcpy(layer->buf->data, bytes, end);
+    struct vv_layer *below = NULL;
+    for (struct vv_list *node = where->layers.next; node != &where->layers; node = node->next) {
+        struct vv_layer *each = vv_list_entry(node, struct vv_layer, in_extent);
+        if (each->commit <= unit->last) {
+            below = each;
+            break;
+        }
+    }
+    vv_layer_attach_above(volume, where, commit, layer, below);
+    return 0;
+}
+
 /* Too many pieces: read the extent whole and seal it as one frame. */
 static int fold(struct unit *unit, struct unit_extent *extent, const struct vv_extent_record *old)
 {
@@ -96,6 +133,11 @@ static int fold(struct unit *unit, struct unit_extent *extent, const struct vv_e
         uint32_t end = used_end(extent->pieces, extent->piece_count, 1);
         if (old != NULL)
             end = used_end(old->pieces, old->count, end);
+        err = keep_folded(unit, extent, bytes, end);
+        if (err < 0) {
+            vv_free(bytes);
+            return err;
+        }
         struct vv_seal_job job = {.bytes = bytes, .len = end};
         job.origin.data_id = extent->data_id;
         job.origin.extent = extent->index;

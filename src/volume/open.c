@@ -204,11 +204,12 @@ static void tear_down(struct vv_volume *volume)
     vv_timer_cancel(&volume->commit_timer);
     vv_timer_cancel(&volume->unit_timer);
     vv_volume_wake_all(volume);
-    vv_log_close(volume->log);
+    vv_log_stop(volume->log); /* background fibers may still call it */
     while (volume->fibers > 0) {
         vv_volume_wake_all(volume);
         vv_waitq_wait(&volume->idle, VV_NEVER);
     }
+    vv_log_close(volume->log);
     vv_timer_cancel(&volume->commit_timer);
     vv_timer_cancel(&volume->unit_timer);
     vv_volume_free_dirty(volume);

@@ -106,7 +106,7 @@ static int seek_records(struct seek *seek, struct vv_lsm_iter *iter, uint64_t en
     return seek_without_records(seek, &next, end_index);
 }
 
-int vv_volume_seek(struct vv_volume *volume, uint64_t data_id, uint64_t offset, uint64_t end,
+static int seek_once(struct vv_volume *volume, uint64_t data_id, uint64_t offset, uint64_t end,
                    bool is_hole, uint64_t *out_offset)
 {
     struct seek seek = {volume, data_id, offset, end, is_hole, end};
@@ -129,4 +129,16 @@ int vv_volume_seek(struct vv_volume *volume, uint64_t data_id, uint64_t offset, 
     if (found > 0 && seek.found < end)
         *out_offset = seek.found;
     return 0;
+}
+
+/* The scan suspends: layers that it has not come to may meanwhile have become records that it is past. */
+int vv_volume_seek(struct vv_volume *volume, uint64_t data_id, uint64_t offset, uint64_t end,
+                   bool is_hole, uint64_t *out_offset)
+{
+    for (unsigned tries = 0;; tries++) {
+        uint64_t confirmed = volume->bucket_commit;
+        TRY(seek_once(volume, data_id, offset, end, is_hole, out_offset));
+        if (confirmed == volume->bucket_commit || tries == 1000)
+            return 0;
+    }
 }

@@ -131,8 +131,17 @@ static void unit_run(void *arg)
     vv_waitq_wake_all(&volume->turn);
     if (err == 0)
         err = put(unit);
+    /* Puts are confirmed in order, but their fibers may run in any. */
+    while (err == 0 && volume->confirm_turn != unit->ordinal) {
+        if (volume->is_fenced || volume->is_abandoning)
+            err = -VV_ERR_STOPPED;
+        else
+            vv_waitq_wait(&volume->turn, VV_NEVER);
+    }
     if (err == 0) {
         confirmed(unit, entry);
+        volume->confirm_turn++;
+        vv_waitq_wake_all(&volume->turn);
     } else {
         vv_free(entry);
         if (err != -VV_ERR_STOPPED && err != -VV_ERR_FENCED)

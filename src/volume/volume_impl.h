@@ -203,7 +203,7 @@ struct vv_volume {
     unsigned store_error_tries; /* failed tries since the last success */
 
     unsigned units_under_way;
-    uint64_t unit_ordinal, unit_turn;
+    uint64_t unit_ordinal, unit_turn, confirm_turn;
     unsigned uploads_under_way;
     uint64_t moving_bytes;
 
