@@ -523,7 +523,7 @@ def test_readdir(tap, client, top):
         offset = part[-1][2]
     kept = [n for n in names[300:] if n not in [e[0] for e in first]]
     tap.equal(sorted(entries), kept, "goes on behind names that were removed")
-    tap.equal(client.readdir_at(fid, 0, 20), [], "a count without room for an entry")
+    tap.fails(errno.EINVAL, client.readdir_at, fid, 0, 20)  # no room for an entry
     client.clunk(fid)
     client.clunk(many)
 
@@ -588,7 +588,7 @@ def test_permissions(tap, address, aname):
     root.mkdir(top, "public", mode=0o777)
     user = Client(address)
     user_top = user.walk(user.attach(aname, uid=12345), TOP)
-    tap.fails(errno.EACCES, user.walk, user_top, "private", "x")
+    tap.fails(errno.EACCES, user.walk, user.walk(user_top, "private"), "x")
     tap.fails(errno.EACCES, user.create, user_top, "new")
     public = user.walk(user_top, "public")
     user.clunk(user.create(public, "mine", gid=777))
@@ -599,7 +599,7 @@ def test_permissions(tap, address, aname):
     user.setattr(mine, mode=0o400)
     tap.fails(errno.EACCES, user.open, public, "mine", flags=os.O_RDWR)
     both = root.attach(aname, uid=12345)
-    tap.fails(errno.EACCES, root.walk, both, TOP, "private", "x")
+    tap.fails(errno.EACCES, root.walk, root.walk(both, TOP, "private"), "x")
     tap.ok(root.walk(top, "private") > 0, "two users on one connection")
     user.close()
     root.close()

@@ -346,6 +346,15 @@ static void conn_free(struct vv_ninep_conn *conn)
     vv_free(conn);
 }
 
+/* Logged ever more rarely: whoever makes them shall not fill the log. */
+static void note_protocol_error(struct vv_ninep_conn *conn)
+{
+    uint64_t count = ++conn->ninep->stats.protocol_errors;
+    if ((count & (count - 1)) == 0)
+        vv_warn("ninep", "client %llu: not 9P2000.L, connection closed (%llu such errors)",
+                (unsigned long long)conn->client, (unsigned long long)count);
+}
+
 /* The connection's fiber. */
 static void run(void *arg)
 {
@@ -354,11 +363,8 @@ static void run(void *arg)
     int err = 1;
     while (err > 0 && !conn->is_broken && !ninep->is_closing)
         err = read_one(conn);
-    if (err == -EPROTO) {
-        ninep->stats.protocol_errors++;
-        vv_warn("ninep", "client %llu: not 9P2000.L: closing its connection",
-                (unsigned long long)conn->client);
-    }
+    if (err == -EPROTO)
+        note_protocol_error(conn);
     if (err < 0)
         vv_socket_shutdown(conn->socket);
     wait_until_idle(conn);

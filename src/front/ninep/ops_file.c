@@ -183,9 +183,14 @@ int vv_ninep_fsync(struct vv_ninep_job *job, struct vv_ninep_reply *reply)
 
 /* ---- directories ---- */
 
+struct listing {
+    struct vv_writer writer;
+    bool has_more; /* an entry did not fit */
+};
+
 static int visit(void *arg, const struct vv_dirent *entry)
 {
-    struct vv_writer *writer = arg;
+    struct listing *listing = arg;
     uint8_t qid_type = VV_NINEP_QID_FILE;
     if (S_ISDIR(entry->type))
         qid_type = VV_NINEP_QID_DIR;
@@ -194,7 +199,8 @@ static int visit(void *arg, const struct vv_dirent *entry)
     struct vv_ninep_qid qid = {.type = qid_type, .path = entry->inode};
     struct vv_bytes name = {(const uint8_t *)entry->name, entry->name_len};
     uint8_t type = (uint8_t)((entry->type & S_IFMT) >> 12); /* as d_type */
-    return vv_ninep_encode_dirent(writer, &qid, entry->cookie, type, name);
+    listing->has_more = !vv_ninep_encode_dirent(&listing->writer, &qid, entry->cookie, type, name);
+    return !listing->has_more;
 }
 
 /* Treaddir: entries behind `offset`, a cookie that stays valid for ever. */
@@ -208,10 +214,11 @@ int vv_ninep_readdir(struct vv_ninep_job *job, struct vv_ninep_reply *reply)
         return -ENOTDIR;
     uint32_t count = clamp_count(job);
     TRY(vv_ninep_job_data(job, count));
-    struct vv_writer writer = vv_writer_of(job->data->bytes, count);
-    TRY(vv_fs_readdir(job->conn->ninep->fs, fid->inode, job->request.offset, visit, &writer));
-    reply->data.len = writer.len;
-    return 0;
+    struct listing listing = {.writer = vv_writer_of(job->data->bytes, count)};
+    TRY(vv_fs_readdir(job->conn->ninep->fs, fid->inode, job->request.offset, visit, &listing));
+    reply->data.len = listing.writer.len;
+    /* An empty answer would mean the end. */
+    return listing.has_more && listing.writer.len == 0 ? -EINVAL : 0;
 }
 
 /* ---- locks ---- */
