@@ -15,7 +15,7 @@
 #include "volume/extent.h"
 
 #define NUMBER(x) ((unsigned long long)(x))
-#define ITEMS_MIN 4096
+#define ITEMS_MIN 64
 
 enum role { OWNER, DROP, ALLOCATION };
 
