@@ -35,8 +35,9 @@
 
 struct vv_rt_options {
     unsigned workers; /* threads of the worker pool; 0 = number of processors */
-    uint64_t spin_ns; /* how long an idle reactor polls before it sleeps; 0 = 0, default 50 us
-                       * is VV_RT_SPIN_DEFAULT_NS. Only after an event, adaptively. */
+    uint64_t spin_ns; /* how long an idle reactor polls at most before it sleeps; 0 = not at all.
+                       * Only after an event, and adaptively: less when it has not paid lately.
+                       * Workers then poll for their next job for a shorter while, too. */
 };
 #define VV_RT_SPIN_DEFAULT_NS 50000ull
 
@@ -133,27 +134,32 @@ MUST_CHECK int vv_rt_on_signal(int signo, void (*fn)(void *), void *arg);
 
 #define VV_RT_READ 1u
 #define VV_RT_WRITE 2u
-/* Wait until `fd` is ready for one of `events`. Suspends. Ready events (> 0), -ETIMEDOUT, -errno.
- * One fiber per direction of an fd at a time. Forget the fd before closing it. */
+/* Wait until `fd` is ready for one of `events`. Suspends when it is not. Ready events (> 0; an end
+ * or an error of the descriptor is ready for both), -ETIMEDOUT, -EPERM (a file), -errno. One fiber
+ * per direction of an fd at a time. Forget the fd before closing it. */
 int vv_rt_wait_fd(int fd, unsigned events, uint64_t deadline_ns);
 void vv_rt_forget_fd(int fd);
 
 struct vv_socket;
 /* Listen on "HOST:PORT", "[V6]:PORT", "PORT" (loopback) or "unix:PATH" (a stale socket file is
- * replaced). Port 0 picks one. -EINVAL, -EADDRINUSE, -errno. */
+ * replaced; closing removes the one made). Port 0 picks one. Suspends when HOST is a name, which a
+ * worker looks up. -EINVAL, -ENAMETOOLONG, -EHOSTUNREACH (no such name), -EADDRINUSE, -errno. */
 MUST_CHECK int vv_socket_listen(const char *address, struct vv_socket **out_socket);
+/* Suspends. Errors as above, -ECONNREFUSED, -ETIMEDOUT. */
 MUST_CHECK int vv_socket_connect(const char *address, uint64_t deadline_ns,
                                  struct vv_socket **out_socket);
 /* Suspends. -VV_ERR_STOPPED after vv_socket_shutdown. */
 MUST_CHECK int vv_socket_accept(struct vv_socket *socket, struct vv_socket **out_socket);
-/* At least 1 byte, 0 at the end of the stream. Suspends. -ETIMEDOUT, -errno. */
+/* At least 1 byte, 0 at the end of the stream. Suspends. -ETIMEDOUT, -VV_ERR_STOPPED after
+ * vv_socket_shutdown, -errno. */
 MUST_CHECK ssize_t vv_socket_recv(struct vv_socket *socket, void *buf, size_t len,
                                   uint64_t deadline_ns);
 /* All of it or an error. Suspends. Tries without waiting first. One sender at a time. `iov` is
- * changed. */
+ * changed. -ETIMEDOUT, -VV_ERR_STOPPED after vv_socket_shutdown, -errno. */
 MUST_CHECK int vv_socket_send(struct vv_socket *socket, struct iovec *iov, int count,
                               uint64_t deadline_ns);
-/* Wake everybody who waits on it with an error; close follows by its owner. */
+/* Wake everybody who waits on it with -VV_ERR_STOPPED; close follows by its owner, when nobody uses
+ * it any more. Does not suspend. */
 void vv_socket_shutdown(struct vv_socket *socket);
 void vv_socket_close(struct vv_socket *socket);
 /* The port listened on (0 for unix sockets). */
@@ -164,7 +170,8 @@ MUST_CHECK int vv_socket_peer(const struct vv_socket *socket, uid_t *out_uid, gi
 /* ---- files ---- */
 
 /* All suspend (they run on a worker, but reads and small page-cache writes are tried inline first)
- * and return -errno. Paths are NUL-ended bytes. */
+ * and return -errno. Paths are NUL-ended bytes. In the simulation they have no "..", and a process
+ * without a disk gets -ENODEV. A file is closed when no call on it is under way. */
 struct vv_file;
 
 #define VV_FILE_READ 0x1u
@@ -179,6 +186,9 @@ void vv_file_close(struct vv_file *file);
 MUST_CHECK ssize_t vv_file_pread(struct vv_file *file, void *buf, size_t len, uint64_t offset);
 /* All of it, or an error (then any part may have been written). `iov` is changed. */
 MUST_CHECK int vv_file_pwritev(struct vv_file *file, struct iovec *iov, int count, uint64_t offset);
+/* After an error nothing is known about what was written since the last sync that succeeded: only
+ * writing it again and syncing that makes it durable (Linux reports a failure once, then forgets
+ * it; so does the simulation). */
 MUST_CHECK int vv_file_datasync(struct vv_file *file);
 /* pwritev and then fdatasync in one trip to a worker. */
 MUST_CHECK int vv_file_pwritev_sync(struct vv_file *file, struct iovec *iov, int count,
@@ -187,14 +197,14 @@ MUST_CHECK int vv_file_size(struct vv_file *file, uint64_t *out_bytes);
 MUST_CHECK int vv_file_truncate(struct vv_file *file, uint64_t size);
 /* Allocate blocks and extend the size. -ENOSPC, -EOPNOTSUPP. */
 MUST_CHECK int vv_file_allocate(struct vv_file *file, uint64_t offset, uint64_t len);
-/* An exclusive lock of the whole file, not waiting: -EWOULDBLOCK when another process has it.
- * Ends with close, and with the process. */
+/* An exclusive lock of the whole file, not waiting: -EWOULDBLOCK when another process has it, or
+ * this one through another open file. Ends with close, and with the process. */
 MUST_CHECK int vv_file_lock(struct vv_file *file);
 
 MUST_CHECK int vv_path_mkdir(const char *path);
 MUST_CHECK int vv_path_unlink(const char *path);
 MUST_CHECK int vv_path_rmdir(const char *path);
-/* Replaces an existing file. */
+/* Replaces an existing file. For a directory `to` must not be there. */
 MUST_CHECK int vv_path_rename(const char *from, const char *to);
 /* A second name; -EEXIST when `to` is there. This is the put-if-absent of a local directory. */
 MUST_CHECK int vv_path_link(const char *from, const char *to);

@@ -15,8 +15,12 @@ struct part {
 };
 
 /* An unsynced change of a directory; all of its parts become durable together. A move between two
- * directories is a change in each, and each is the other's partner until one is durable: the old
- * name never goes before the new one is there. */
+ * directories is a change in each, the other's partner until one is durable. What becomes durable,
+ * by a sync or in a power cut, keeps these rules, as file systems with a journal do:
+ * - an old name goes only when the new one is there (partner); a directory has exactly one of them;
+ * - a directory goes only when the new names of what was moved out of it are there;
+ * - moves and removals of directories keep their order, so that no directory ends up in itself, and
+ * a name that one of them frees is not used again before. */
 struct change {
     struct vv_list node;
     struct vv_sim_inode *dir;
@@ -24,7 +28,9 @@ struct change {
     struct part parts[2];
     unsigned part_count;
     struct change *partner;
-    bool is_kept; /* by the power cut that is going on */
+    struct vv_sim_inode *removed; /* the directory that went, if it is that; with a reference */
+    bool is_ordered;              /* a move or removal of a directory */
+    bool is_kept;                 /* by the power cut that is going on */
 };
 
 /* ---- inodes ---- */
@@ -74,6 +80,8 @@ static void drop_change(struct change *change, struct vv_list *unused)
         if (change->parts[i].inode)
             drop_ref(change->parts[i].inode, unused);
     }
+    if (change->removed)
+        drop_ref(change->removed, unused);
     vv_list_remove(&change->node);
     vv_free(change);
 }
@@ -87,8 +95,10 @@ static void drop_content(struct vv_sim_inode *inode, struct vv_list *unused)
         struct vv_sim_entry *entry = vv_list_entry(entry_node, struct vv_sim_entry, order_node);
         if (entry->now && entry->now->parent == inode)
             entry->now->parent = NULL;
-        if (entry->now)
+        if (entry->now) {
+            vv_sim_inode_unuse(entry->now);
             drop_ref(entry->now, unused);
+        }
         if (entry->stable)
             drop_ref(entry->stable, unused);
         vv_free(entry);
@@ -245,6 +255,11 @@ int vv_sim_dir_set(struct vv_sim_inode *dir, const char *name, struct vv_sim_ino
         free_if_unused(dir, entry);
         return -ENOMEM;
     }
+    if (!inode && entry->now->is_dir) {
+        change->is_ordered = true;
+        change->removed = entry->now;
+        vv_sim_inode_ref(change->removed);
+    }
     add_part(change, entry, inode);
     enter_change(change, dir->disk->next_order++);
     return 0;
@@ -268,6 +283,8 @@ int vv_sim_dir_move(struct vv_sim_inode *from_dir, const char *from_name,
     }
     struct vv_sim_inode *inode = from->now;
     uint64_t order = to_dir->disk->next_order++;
+    adding->is_ordered = inode->is_dir;
+    removing->is_ordered = inode->is_dir;
     add_part(adding, to, inode);
     add_part(removing, from, NULL);
     enter_change(adding, order);
@@ -307,30 +324,65 @@ static void finish_change(struct change *change, bool is_durable)
     free_unused(&unused);
 }
 
-static bool is_removing_half(const struct change *change)
+static struct change *change_of(struct vv_list *node)
 {
-    return change->partner && !change->parts[0].inode;
+    return vv_list_entry(node, struct change, node);
 }
 
-static bool is_adding_directory(const struct change *change)
+/* Whether the change must not become durable before its partner. */
+static bool needs_partner(const struct change *change)
 {
-    return change->partner && change->parts[0].inode && change->parts[0].inode->is_dir;
+    return change->partner && (!change->parts[0].inode || change->is_ordered);
 }
 
-/* Whatever a directory's sync needs of others: the new names of what was moved out of it, and the
- * end of the old names of directories moved into it. True when that has extended another's sync. */
+/* Let the directory of `change` be synced at least that far. */
+static bool sync_up_to(const struct change *change)
+{
+    if (change->dir->sync_to >= change->order)
+        return false;
+    change->dir->sync_to = change->order;
+    return true;
+}
+
+static bool sync_partners_in(struct vv_sim_inode *dir)
+{
+    bool is_extended = false;
+    vv_list_each (node, &dir->changes) {
+        const struct change *change = change_of(node);
+        if (needs_partner(change))
+            is_extended |= sync_up_to(change->partner);
+    }
+    return is_extended;
+}
+
+static bool sync_ordered_before(struct vv_sim_disk *disk, uint64_t order)
+{
+    bool is_extended = false;
+    vv_list_each (inode_node, &disk->inodes) {
+        struct vv_sim_inode *dir = vv_list_entry(inode_node, struct vv_sim_inode, disk_node);
+        vv_list_each (node, &dir->changes) {
+            const struct change *change = change_of(node);
+            if (change->is_ordered && change->order < order)
+                is_extended |= sync_up_to(change);
+        }
+    }
+    return is_extended;
+}
+
+/* Whatever a directory's sync needs of others. True when that has extended another's sync. */
 static bool extend_sync(struct vv_sim_inode *dir)
 {
     bool is_extended = false;
     vv_list_each (node, &dir->changes) {
-        const struct change *change = vv_list_entry(node, struct change, node);
+        const struct change *change = change_of(node);
         if (change->order > dir->sync_to)
             break;
-        bool needs_partner = is_removing_half(change) || is_adding_directory(change);
-        if (!needs_partner || change->order <= change->partner->dir->sync_to)
-            continue;
-        change->partner->dir->sync_to = change->order;
-        is_extended = true;
+        if (needs_partner(change))
+            is_extended |= sync_up_to(change->partner);
+        if (change->removed)
+            is_extended |= sync_partners_in(change->removed);
+        if (change->is_ordered)
+            is_extended |= sync_ordered_before(dir->disk, change->order);
     }
     return is_extended;
 }
@@ -341,7 +393,7 @@ static void apply_sync(struct vv_sim_inode *dir)
     dir->sync_to = 0;
     vv_sim_inode_ref(dir);
     while (!vv_list_is_empty(&dir->changes)) {
-        struct change *change = vv_list_first(&dir->changes, struct change, node);
+        struct change *change = change_of(dir->changes.next);
         if (change->order > sync_to)
             break;
         finish_change(change, true);
@@ -382,7 +434,7 @@ void vv_sim_dir_sync(struct vv_sim_inode *dir, size_t count)
     vv_list_each (node, &dir->changes) {
         if (count-- == 0)
             break;
-        dir->sync_to = vv_list_entry(node, struct change, node)->order;
+        dir->sync_to = change_of(node)->order;
     }
     if (extend_sync(dir))
         sync_with_others(dir->disk);
@@ -392,7 +444,7 @@ void vv_sim_dir_sync(struct vv_sim_inode *dir, size_t count)
 
 /* ---- power cut ---- */
 
-/* Mark the changes of a directory that are kept: all, none, or else some. */
+/* Mark the changes of a directory that may be kept: all, none, or else some. */
 static void choose_kept(struct vv_sim_inode *dir, bool is_reordering)
 {
     size_t count = vv_sim_dir_change_count(dir);
@@ -402,31 +454,109 @@ static void choose_kept(struct vv_sim_inode *dir, bool is_reordering)
         prefix = choice == 0 ? 0 : count;
     size_t index = 0;
     vv_list_each (node, &dir->changes) {
-        struct change *change = vv_list_entry(node, struct change, node);
+        struct change *change = change_of(node);
         change->is_kept = index++ < prefix;
         if (is_reordering && choice >= 2)
             change->is_kept = vv_sim_random(2) == 0;
     }
 }
 
-/* The halves of a move were decided on apart: an old name goes only when the new one is kept; a
- * directory has exactly one of them. */
-static void reconcile_halves(struct vv_sim_inode *dir)
+static bool is_partner_lost(const struct change *change)
 {
-    vv_list_each (node, &dir->changes) {
-        struct change *change = vv_list_entry(node, struct change, node);
-        if (is_adding_directory(change))
-            change->partner->is_kept = change->is_kept;
-        else if (is_removing_half(change) && !change->partner->is_kept)
-            change->is_kept = false;
+    return needs_partner(change) && !change->partner->is_kept;
+}
+
+/* Whether something that was moved out of the directory that went would be nowhere. */
+static bool is_content_lost(const struct change *change)
+{
+    if (!change->removed)
+        return false;
+    vv_list_each (node, &change->removed->changes) {
+        if (is_partner_lost(change_of(node)))
+            return true;
     }
+    return false;
+}
+
+/* The first ordered change of the disk that is not kept. */
+static uint64_t first_order_lost(const struct vv_sim_disk *disk)
+{
+    uint64_t first = UINT64_MAX;
+    vv_list_each (inode_node, &disk->inodes) {
+        struct vv_sim_inode *dir = vv_list_entry(inode_node, struct vv_sim_inode, disk_node);
+        vv_list_each (node, &dir->changes) {
+            const struct change *change = change_of(node);
+            if (change->is_ordered && !change->is_kept && change->order < first)
+                first = change->order;
+        }
+    }
+    return first;
+}
+
+static bool has_same_name(const struct change *a, const struct change *b)
+{
+    for (unsigned i = 0; i < a->part_count; i++) {
+        for (unsigned j = 0; j < b->part_count; j++) {
+            if (a->parts[i].entry == b->parts[j].entry)
+                return true;
+        }
+    }
+    return false;
+}
+
+/* Whether an earlier move or removal of a directory, under a name that the change gives a new
+ * meaning, is lost: the change would put that directory out of reach. */
+static bool is_name_taken(const struct change *change)
+{
+    vv_list_each (node, &change->dir->changes) {
+        const struct change *earlier = change_of(node);
+        if (earlier == change)
+            return false;
+        if (earlier->is_ordered && !earlier->is_kept && has_same_name(earlier, change))
+            return true;
+    }
+    return false;
+}
+
+/* Give up changes that can't be kept without others that are lost; true when there were any. */
+static bool give_up_changes(struct vv_sim_inode *dir, bool is_reordering)
+{
+    uint64_t first_lost = first_order_lost(dir->disk);
+    bool is_lost = false;
+    bool is_any = false;
+    vv_list_each (node, &dir->changes) {
+        struct change *change = change_of(node);
+        if (!change->is_kept) {
+            is_lost = true;
+            continue;
+        }
+        if ((is_lost && !is_reordering) || is_partner_lost(change) || is_content_lost(change) ||
+            is_name_taken(change) || (change->is_ordered && change->order > first_lost)) {
+            change->is_kept = false;
+            is_lost = true;
+            is_any = true;
+        }
+    }
+    return is_any;
+}
+
+static void reconcile_changes(struct vv_sim_disk *disk, bool is_reordering)
+{
+    bool is_any;
+    do {
+        is_any = false;
+        vv_list_each (node, &disk->inodes) {
+            struct vv_sim_inode *dir = vv_list_entry(node, struct vv_sim_inode, disk_node);
+            if (!vv_list_is_empty(&dir->changes))
+                is_any |= give_up_changes(dir, is_reordering);
+        }
+    } while (is_any);
 }
 
 static void finish_changes(struct vv_sim_inode *dir)
 {
     vv_list_each_safe (node, &dir->changes) {
-        struct change *change = vv_list_entry(node, struct change, node);
-        finish_change(change, change->is_kept);
+        finish_change(change_of(node), change_of(node)->is_kept);
     }
 }
 
@@ -439,6 +569,16 @@ static void forget_unsynced(struct vv_sim_inode *dir)
     }
 }
 
+/* A directory that went back to an older name of the same directory lost its parent on the way. */
+static void adopt_children(struct vv_sim_inode *dir)
+{
+    vv_list_each (node, &dir->entries) {
+        struct vv_sim_entry *entry = vv_list_entry(node, struct vv_sim_entry, order_node);
+        if (entry->now->is_dir)
+            entry->now->parent = dir;
+    }
+}
+
 void vv_sim_dirs_power_cut(struct vv_sim_disk *disk, bool is_reordering)
 {
     /* Held, so that no inode goes while the list of them is walked. */
@@ -447,14 +587,15 @@ void vv_sim_dirs_power_cut(struct vv_sim_disk *disk, bool is_reordering)
         vv_sim_inode_ref(inode);
         choose_kept(inode, is_reordering);
     }
-    vv_list_each (move_node, &disk->inodes) {
-        reconcile_halves(vv_list_entry(move_node, struct vv_sim_inode, disk_node));
-    }
+    reconcile_changes(disk, is_reordering);
     vv_list_each (change_node, &disk->inodes) {
         finish_changes(vv_list_entry(change_node, struct vv_sim_inode, disk_node));
     }
     vv_list_each (forget_node, &disk->inodes) {
         forget_unsynced(vv_list_entry(forget_node, struct vv_sim_inode, disk_node));
+    }
+    vv_list_each (adopt_node, &disk->inodes) {
+        adopt_children(vv_list_entry(adopt_node, struct vv_sim_inode, disk_node));
     }
     vv_list_each_safe (node, &disk->inodes) {
         vv_sim_inode_unref(vv_list_entry(node, struct vv_sim_inode, disk_node));

@@ -31,6 +31,8 @@ void vv_sim_disk_free(struct vv_sim_disk *disk)
 {
     assert(disk->open_count == 0);
     vv_list_remove(&disk->world_node);
+    /* Before, what is there now and what is durable may be in each other. */
+    vv_sim_dirs_power_cut(disk, false);
     vv_sim_inode_unref(disk->root);
     assert(vv_list_is_empty(&disk->inodes));
     vv_free(disk);

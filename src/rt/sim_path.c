@@ -157,16 +157,14 @@ static int sim_rmdir(const char *path)
 /* What may be renamed to what; as rename(2), but a directory replaces nothing. */
 static int check_rename(const struct vv_sim_inode *moved, const struct vv_sim_place *to)
 {
-    const struct vv_sim_inode *replaced = inode_at(to);
-    if (replaced && moved->is_dir)
-        return replaced->is_dir ? -ENOTEMPTY : -ENOTDIR;
-    if (replaced && replaced->is_dir)
-        return -EISDIR;
     for (const struct vv_sim_inode *dir = to->dir; dir; dir = dir->parent) {
         if (dir == moved)
             return -EINVAL;
     }
-    return 0;
+    const struct vv_sim_inode *replaced = inode_at(to);
+    if (replaced && moved->is_dir)
+        return replaced->is_dir ? -ENOTEMPTY : -ENOTDIR;
+    return replaced && replaced->is_dir ? -EISDIR : 0;
 }
 
 static int do_rename(const char *from, const char *to)
