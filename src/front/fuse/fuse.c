@@ -18,7 +18,7 @@ static void on_inode(void *arg, uint64_t inode, uint64_t offset, uint64_t len)
         return;
     }
     fuse->stats.invalidations++;
-    vv_fuse_notify_inode(&fuse->notifier, inode, offset, len);
+    vv_fuse_notify_inode(&fuse->notifier, inode, vv_fuse_told_parent(fuse, inode), offset, len);
 }
 
 static void on_entry(void *arg, uint64_t parent, const char *name, size_t name_len)
@@ -167,7 +167,7 @@ void vv_fuse_unmount(struct vv_fuse *fuse)
     if (!fuse->is_gone)
         let_go(fuse);
     stop_watching(fuse);
-    if (fuse->known) {
+    if (fuse->known && fuse->told) {
         vv_fuse_lock_cancel_all(fuse);
         vv_waitq_wake_all(&fuse->idle);
         while (fuse->fibers > 0)

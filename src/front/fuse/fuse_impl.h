@@ -21,6 +21,7 @@
 #define VV_FUSE_BUFFERS_MAX 64         /* large buffers; who needs one more waits */
 #define VV_FUSE_BUFFERS_WARM_MAX 4     /* kept when nobody needs them */
 #define VV_FUSE_KNOWN_SLOTS (1u << 17) /* a power of two */
+#define VV_FUSE_TOLD_SLOTS (1u << 14)  /* likewise */
 #define VV_FUSE_IDLE_FIBERS_MAX 32     /* more end */
 #define VV_FUSE_YIELD_REQUESTS 8       /* served in a row before other fibers get their turn */
 #define VV_FUSE_LOOK_S 5               /* a waiting receiver looks up: is the mount to end? */
@@ -28,6 +29,11 @@
 struct vv_fuse_buffer {
     struct vv_fuse_buffer *next; /* when it is free */
     uint8_t *bytes;              /* VV_FUSE_BUFFER_BYTES, page-aligned */
+};
+
+struct vv_fuse_told {
+    uint64_t inode;
+    uint64_t parent;
 };
 
 struct vv_fuse {
@@ -55,6 +61,8 @@ struct vv_fuse {
     /* How often the kernel has been told of inodes, by hash: what it can't know needs no
      * invalidation. Wrong only towards "known". */
     uint64_t *known;
+    /* By hash of an inode: with which directory's entry the kernel was last told of it. */
+    struct vv_fuse_told *told;
     uint64_t change_count; /* changes by other doors */
     struct vv_fuse_stats stats;
 };
@@ -90,6 +98,10 @@ struct vv_fuse_buffer *vv_fuse_buffer_take(struct vv_fuse *fuse);
 void vv_fuse_buffer_give(struct vv_fuse *fuse, struct vv_fuse_buffer *buffer);
 /* Count references of the kernel to an inode. */
 void vv_fuse_known_add(struct vv_fuse *fuse, uint64_t inode, int64_t count);
+/* The kernel is about to be told of an inode by an entry of `parent`: one reference. */
+void vv_fuse_known_tell(struct vv_fuse *fuse, uint64_t inode, uint64_t parent);
+/* 0 = not known any more. */
+uint64_t vv_fuse_told_parent(const struct vv_fuse *fuse, uint64_t inode);
 bool vv_fuse_is_known(const struct vv_fuse *fuse, uint64_t inode);
 /* Serve in fibers until the kernel lets go. */
 MUST_CHECK int vv_fuse_session_start(struct vv_fuse *fuse);
@@ -111,6 +123,9 @@ int vv_fuse_reply(struct vv_fuse_request *request, const void *bytes, size_t len
 int vv_fuse_reply_ok(struct vv_fuse_request *request);
 void vv_fuse_reply_error(struct vv_fuse *fuse, const struct fuse_in_header *header, int err);
 int vv_fuse_reply_attr(struct vv_fuse_request *request, const struct vv_attr *attr);
+/* The attributes after this request has changed them. The kernel takes them as they are, even when
+ * they were invalidated on the way to it, so it must not keep them: it asks when it needs them. */
+int vv_fuse_reply_changed(struct vv_fuse_request *request, const struct vv_attr *attr);
 /* An entry that the kernel may keep; and with a file opened through it. `open` is released if
  * nobody waits. */
 int vv_fuse_reply_entry(struct vv_fuse_request *request, const struct vv_attr *attr);

@@ -12,14 +12,15 @@ struct item {
     struct vv_list node;
     struct vv_post post;
     struct vv_fuse_notifier *notifier;
-    uint64_t inode;  /* or the parent */
+    uint64_t inode;  /* or the directory, of an entry */
+    uint64_t parent; /* of an inode; 0 = not known */
     int64_t offset;  /* -1 = attributes only */
     int64_t len;     /* 0 = to the end */
     size_t name_len; /* > 0: an entry */
     char name[];
 };
 
-static void tell_kernel(struct vv_fuse_device *device, int code, struct iovec *iov, int count)
+static int tell_kernel(struct vv_fuse_device *device, int code, struct iovec *iov, int count)
 {
     struct fuse_out_header header = {.len = sizeof(header), .error = code};
     iov[0] = (struct iovec){&header, sizeof(header)};
@@ -29,13 +30,14 @@ static void tell_kernel(struct vv_fuse_device *device, int code, struct iovec *i
     /* The kernel not knowing it, or being gone, is as good as it having forgotten. */
     if (err < 0 && err != -ENOENT && err != -ENODEV && err != -ENOTCONN && err != -ENOTDIR)
         vv_warn("fuse", "the kernel refused an invalidation: %s", vv_err_text(err));
+    return err;
 }
 
-static void send_inode(struct vv_fuse_device *device, uint64_t inode, int64_t offset, int64_t len)
+static int send_inode(struct vv_fuse_device *device, uint64_t inode, int64_t offset, int64_t len)
 {
     struct fuse_notify_inval_inode_out out = {.ino = inode, .off = offset, .len = len};
     struct iovec iov[2] = {{0}, {&out, sizeof(out)}};
-    tell_kernel(device, FUSE_NOTIFY_INVAL_INODE, iov, 2);
+    return tell_kernel(device, FUSE_NOTIFY_INVAL_INODE, iov, 2);
 }
 
 static void send_entry(struct vv_fuse_device *device, uint64_t parent, char *name, size_t name_len)
@@ -43,6 +45,19 @@ static void send_entry(struct vv_fuse_device *device, uint64_t parent, char *nam
     struct fuse_notify_inval_entry_out out = {.parent = parent, .namelen = (uint32_t)name_len};
     struct iovec iov[3] = {{0}, {&out, sizeof(out)}, {name, name_len + 1}};
     tell_kernel(device, FUSE_NOTIFY_INVAL_ENTRY, iov, 3);
+}
+
+/* A reply that tells of an inode takes effect when the process that waits for it has made the inode
+ * of it, under the lock of the directory. Until then the kernel does not know the inode, and what
+ * it is about to keep is old. Invalidating an entry that can't be there waits for that lock. */
+static void invalidate_inode(struct vv_fuse_device *device, const struct item *item)
+{
+    int err = send_inode(device, item->inode, item->offset, item->len);
+    if (err != -ENOENT || item->parent == 0)
+        return;
+    char name[] = "/";
+    send_entry(device, item->parent, name, 1);
+    send_inode(device, item->inode, item->offset, item->len);
 }
 
 /* On the reactor, after the thread has sent an item. */
@@ -79,7 +94,7 @@ static void *run(void *arg)
              * lock), so what they put into the directory's cache is dropped by this one. */
             send_inode(notifier->device, item->inode, 0, 0);
         } else {
-            send_inode(notifier->device, item->inode, item->offset, item->len);
+            invalidate_inode(notifier->device, item);
         }
         item->post = (struct vv_post){.fn = finish, .arg = item};
         vv_reactor_post(notifier->reactor, &item->post);
@@ -149,14 +164,15 @@ static void push(struct vv_fuse_notifier *notifier, struct item *item)
     pthread_mutex_unlock(&notifier->lock);
 }
 
-void vv_fuse_notify_inode(struct vv_fuse_notifier *notifier, uint64_t inode, uint64_t offset,
-                          uint64_t len)
+void vv_fuse_notify_inode(struct vv_fuse_notifier *notifier, uint64_t inode, uint64_t parent,
+                          uint64_t offset, uint64_t len)
 {
     struct item *item = item_new(notifier, inode, 0);
     if (!item)
         return;
     uint64_t end;
     bool is_to_end = __builtin_add_overflow(offset, len, &end) || end > INT64_MAX;
+    item->parent = parent;
     item->offset = len > 0 ? (int64_t)(offset & INT64_MAX) : -1;
     item->len = is_to_end ? 0 : (int64_t)len;
     push(notifier, item);

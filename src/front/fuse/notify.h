@@ -36,9 +36,10 @@ MUST_CHECK int vv_fuse_notifier_start(struct vv_fuse_notifier *notifier,
 /* Wait for what is queued and end the thread. The connection must be alive or cut, but not just
  * unserved. Suspends. Safe on a zeroed notifier. */
 void vv_fuse_notifier_stop(struct vv_fuse_notifier *notifier);
-/* Forget attributes, ACLs and (len > 0) the data of [offset, offset + len). Does not suspend. */
-void vv_fuse_notify_inode(struct vv_fuse_notifier *notifier, uint64_t inode, uint64_t offset,
-                          uint64_t len);
+/* Forget attributes, ACLs and (len > 0) the data of [offset, offset + len). `parent`: the directory
+ * with whose entry the kernel was last told of the inode, 0 = none. Does not suspend. */
+void vv_fuse_notify_inode(struct vv_fuse_notifier *notifier, uint64_t inode, uint64_t parent,
+                          uint64_t offset, uint64_t len);
 /* Forget a name, there or not, and the listing of its directory. Does not suspend. */
 void vv_fuse_notify_entry(struct vv_fuse_notifier *notifier, uint64_t parent, const char *name,
                           size_t name_len);

@@ -107,8 +107,28 @@ static int add_all_attrs(struct vv_fuse_request *request, struct listing *listin
     return 0;
 }
 
-/* Count what the kernel is told of, or take it back. */
-static void count_entries(struct vv_fuse *fuse, const struct listing *listing, int64_t count)
+/* Count what the kernel is told of. If another door has changed something since the attributes were
+ * read, the kernel may not keep them. */
+static void tell_entries(struct vv_fuse_request *request, const struct listing *listing)
+{
+    struct vv_cursor cursor = vv_cursor_of(listing->entries.ptr, listing->entries.len);
+    uint64_t timeout_s = vv_fuse_timeout_s(request);
+    while (cursor.len > 0) {
+        struct plus_entry plus;
+        struct fuse_entry_out out;
+        vv_cursor_copy(&cursor, &plus, sizeof(plus));
+        memcpy(&out, listing->writer.ptr + plus.at, sizeof(out));
+        if (out.nodeid == 0)
+            continue;
+        out.entry_valid = timeout_s;
+        out.attr_valid = timeout_s;
+        memcpy(listing->writer.ptr + plus.at, &out, sizeof(out));
+        vv_fuse_known_tell(request->fuse, out.nodeid, node_of(request));
+    }
+}
+
+/* Nobody has got the reply. */
+static void untell_entries(struct vv_fuse *fuse, const struct listing *listing)
 {
     struct vv_cursor cursor = vv_cursor_of(listing->entries.ptr, listing->entries.len);
     while (cursor.len > 0) {
@@ -117,7 +137,7 @@ static void count_entries(struct vv_fuse *fuse, const struct listing *listing, i
         vv_cursor_copy(&cursor, &plus, sizeof(plus));
         memcpy(&out, listing->writer.ptr + plus.at, sizeof(out));
         if (out.nodeid != 0)
-            vv_fuse_known_add(fuse, out.nodeid, count);
+            vv_fuse_known_add(fuse, out.nodeid, -1);
     }
 }
 
@@ -128,9 +148,9 @@ static int list(struct vv_fuse_request *request, struct listing *listing, uint64
     if (listing->is_failed)
         return -ENOMEM;
     TRY(add_all_attrs(request, listing));
-    count_entries(fuse, listing, 1);
+    tell_entries(request, listing);
     if (vv_fuse_reply(request, listing->writer.ptr, listing->writer.len) < 0)
-        count_entries(fuse, listing, -1);
+        untell_entries(fuse, listing);
     return 0;
 }
 

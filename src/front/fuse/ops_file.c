@@ -5,8 +5,9 @@
 
 #include "front/fuse/fuse_impl.h"
 
-#define COPY_BYTES_MAX (256u << 20) /* of one copy_file_range; the caller asks again for the rest  \
-                                     */
+#define COPY_BYTES_MAX                                                                             \
+    (256u << 20) /* of one copy_file_range; the caller asks again for the rest                     \
+                  */
 
 static uint64_t node_of(const struct vv_fuse_request *request)
 {
@@ -114,7 +115,7 @@ static void check_append(struct vv_fuse_request *request, uint64_t believed_end)
     struct vv_attr attr;
     int err = vv_fs_getattr(request->fuse->fs, node_of(request), &attr);
     if (err < 0 || attr.size != believed_end)
-        vv_fuse_notify_inode(&request->fuse->notifier, node_of(request), 0, UINT64_MAX);
+        vv_fuse_notify_inode(&request->fuse->notifier, node_of(request), 0, 0, UINT64_MAX);
 }
 
 /* WRITE: write_in, data. write_out. O_SYNC is followed by an FSYNC, so it is of no interest here.

@@ -47,7 +47,7 @@ int vv_fuse_setattr(struct vv_fuse_request *request)
         vv_fuse_add_groups(request, &groups);
     TRY(vv_fs_setattr(request->fuse->fs, &request->call, node_of(request), handle, &set, mask,
                       &attr));
-    return vv_fuse_reply_attr(request, &attr);
+    return vv_fuse_reply_changed(request, &attr);
 }
 
 /* STATFS. statfs_out. */

@@ -53,6 +53,14 @@ uint64_t vv_fuse_timeout_s(struct vv_fuse_request *request)
     return VV_FUSE_TIMEOUT_S;
 }
 
+int vv_fuse_reply_changed(struct vv_fuse_request *request, const struct vv_attr *attr)
+{
+    struct fuse_attr_out out = {0};
+    vv_fuse_encode_attr(attr, &out.attr);
+    vv_fuse_reply(request, &out, sizeof(out));
+    return 0;
+}
+
 int vv_fuse_reply_attr(struct vv_fuse_request *request, const struct vv_attr *attr)
 {
     struct fuse_attr_out out = {.attr_valid = vv_fuse_timeout_s(request)};
@@ -78,7 +86,9 @@ int vv_fuse_reply_entry(struct vv_fuse_request *request, const struct vv_attr *a
 {
     struct fuse_entry_out out;
     vv_fuse_fill_entry(request, attr, &out);
-    vv_fuse_known_add(request->fuse, attr->inode, 1);
+    if (request->message.header.opcode == FUSE_LINK)
+        out.attr_valid = 0; /* as vv_fuse_reply_changed */
+    vv_fuse_known_tell(request->fuse, attr->inode, request->message.header.nodeid);
     if (vv_fuse_reply(request, &out, sizeof(out)) < 0)
         vv_fuse_known_add(request->fuse, attr->inode, -1);
     return 0;
@@ -110,7 +120,7 @@ int vv_fuse_reply_create(struct vv_fuse_request *request, const struct vv_attr *
     struct fuse_open_out out;
     vv_fuse_fill_entry(request, attr, &entry);
     fill_open(request, open, false, &out);
-    vv_fuse_known_add(request->fuse, attr->inode, 1);
+    vv_fuse_known_tell(request->fuse, attr->inode, request->message.header.nodeid);
     struct iovec iov[3] = {{0}, {&entry, sizeof(entry)}, {&out, sizeof(out)}};
     uint64_t unique = request->message.header.unique;
     if (vv_fuse_reply_iov(request->fuse, unique, 0, iov, 3) < 0) {

@@ -74,6 +74,18 @@ void vv_fuse_known_add(struct vv_fuse *fuse, uint64_t inode, int64_t count)
     fuse->known[known_slot(inode)] += (uint64_t)count;
 }
 
+void vv_fuse_known_tell(struct vv_fuse *fuse, uint64_t inode, uint64_t parent)
+{
+    fuse->known[known_slot(inode)]++;
+    fuse->told[vv_mix64(inode) & (VV_FUSE_TOLD_SLOTS - 1)] = (struct vv_fuse_told){inode, parent};
+}
+
+uint64_t vv_fuse_told_parent(const struct vv_fuse *fuse, uint64_t inode)
+{
+    const struct vv_fuse_told *told = &fuse->told[vv_mix64(inode) & (VV_FUSE_TOLD_SLOTS - 1)];
+    return told->inode == inode ? told->parent : 0;
+}
+
 bool vv_fuse_is_known(const struct vv_fuse *fuse, uint64_t inode)
 {
     return inode == FUSE_ROOT_ID || fuse->known[known_slot(inode)] > 0;
@@ -246,8 +258,9 @@ int vv_fuse_session_start(struct vv_fuse *fuse)
     vv_waitq_init(&fuse->buffer_waiters);
     vv_list_init(&fuse->opens);
     vv_list_init(&fuse->lock_waiters);
+    fuse->told = vv_calloc(VV_FUSE_TOLD_SLOTS, sizeof(*fuse->told));
     fuse->known = vv_calloc(VV_FUSE_KNOWN_SLOTS, sizeof(*fuse->known));
-    if (!fuse->known)
+    if (!fuse->known || !fuse->told)
         return -ENOMEM;
     return vv_fuse_fiber_start(fuse, serve, fuse, "fuse");
 }
@@ -264,6 +277,6 @@ void vv_fuse_session_free(struct vv_fuse *fuse)
         fuse->free_buffers = buffer->next;
         buffer_free(fuse, buffer);
     }
+    vv_free(fuse->told);
     vv_free(fuse->known);
-    fuse->known = NULL;
 }
