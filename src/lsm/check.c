@@ -79,9 +79,6 @@ static int check_records(struct check *check)
 static int check_table(struct check *check)
 {
     struct vv_bytes all = {NULL, 0};
-    /* What is in the cache says nothing about the store. */
-    struct vv_cache_key key = vv_table_cache_key(check->table, 0);
-    vv_cache_drop_all(check->table->lsm->options.cache, key.space, key.a);
     TRY(vv_table_load(check->table, &check->filter, NULL));
     TRY(check_header(check));
     TRY(vv_run_source_init(&check->run, &check->table, 1, 0, NULL, all, all));
@@ -100,9 +97,13 @@ int vv_table_check(struct vv_lsm *lsm, const struct vv_table_ref *ref,
 {
     struct check check = {.record = record, .arg = arg};
     TRY(vv_table_new(lsm, ref, &check.table));
+    /* What is in the cache says nothing about the store. */
+    check.table->is_checked = true;
     int err = check_table(&check);
+    struct vv_cache_key key = vv_table_cache_key(check.table, 0);
     vv_run_source_done(&check.run);
     vv_block_unref(check.filter);
+    vv_cache_drop_all(lsm->options.cache, key.space, key.a);
     vv_table_unref(check.table);
     return err;
 }

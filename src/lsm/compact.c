@@ -224,20 +224,29 @@ static int add_inputs(const struct pick *pick, struct vv_output *output)
     return pick->below_count > 0 ? add_run(output, pick->below, pick->below_count) : 0;
 }
 
-/* What lies deeper than the output decides which deletes must stay. */
+/* What lies deeper than the output, anywhere in the range of all inputs, decides which deletes must
+ * stay. */
 static int add_below(const struct pick *pick, struct vv_output *output)
 {
+    struct vv_bytes min = pick->min;
+    struct vv_bytes max = pick->max;
+    if (pick->below_count > 0) {
+        const struct vv_table *first = pick->below[0];
+        const struct vv_table *last = pick->below[pick->below_count - 1];
+        min = vv_bytes_compare(vv_table_min(first), min) < 0 ? vv_table_min(first) : min;
+        max = vv_bytes_compare(vv_table_max(last), max) > 0 ? vv_table_max(last) : max;
+    }
     for (unsigned i = pick->level + 2; i < VV_LSM_LEVELS_MAX; i++) {
         const struct vv_level *level = &pick->lsm->levels[i];
         struct vv_below *below = &output->below[i];
-        size_t first;
-        size_t count = vv_run_overlap(level->tables, level->count, pick->min, pick->max, &first);
+        size_t from;
+        size_t count = vv_run_overlap(level->tables, level->count, min, max, &from);
         below->tables = vv_calloc(count + 1, sizeof(struct vv_table *));
         if (!below->tables)
             return -ENOMEM;
         for (size_t j = 0; j < count; j++) {
-            below->tables[below->count++] = level->tables[first + j];
-            vv_table_ref(level->tables[first + j]);
+            below->tables[below->count++] = level->tables[from + j];
+            vv_table_ref(level->tables[from + j]);
         }
     }
     output->is_bottom_known = true;

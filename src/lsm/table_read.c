@@ -94,8 +94,9 @@ struct vv_bytes vv_table_max(const struct vv_table *table)
 
 struct vv_cache_key vv_table_cache_key(const struct vv_table *table, uint64_t number)
 {
+    uint64_t epoch = table->ref.epoch & (VV_TABLE_CHECKED - 1);
     return (struct vv_cache_key){
-        .space = VV_CACHE_SST | (table->ref.epoch & (VV_CACHE_SST - 1)),
+        .space = VV_CACHE_SST | (table->is_checked ? VV_TABLE_CHECKED : 0) | epoch,
         .a = table->ref.counter,
         .b = number,
     };

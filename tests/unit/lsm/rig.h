@@ -31,7 +31,8 @@ struct rig {
     struct vv_cache *cache;
     struct vv_seal_settings settings;
     struct vv_lsm *lsm;
-    bool is_failing_puts;
+    uint64_t table_bytes;
+    uint64_t level1_bytes;
 };
 
 static inline int rig_put(void *arg, const char *name, const uint8_t attempt_id[16],
@@ -50,18 +51,22 @@ static inline struct vv_lsm_options rig_options(struct rig *rig)
         .cache = rig->cache,
         .mem_budget = &rig->mem_budget,
         .epoch = 7,
-        .table_bytes = 64 << 10,
-        .level1_bytes = 256 << 10,
+        .table_bytes = rig->table_bytes,
+        .level1_bytes = rig->level1_bytes,
         .put = rig_put,
         .put_arg = rig,
         .settings = &rig->settings,
     };
 }
 
-static inline void rig_open(struct rig *rig, uint64_t cache_bytes)
+/* Small, so that everything is evicted and compacted; 0 = 64 KiB and 256 KiB. */
+static inline void rig_open_sized(struct rig *rig, uint64_t cache_bytes, uint64_t table_bytes,
+                                  uint64_t level1_bytes)
 {
     static const uint8_t volume_id[16] = "lsm test volume";
     memset(rig, 0, sizeof(*rig));
+    rig->table_bytes = table_bytes ? table_bytes : 64 << 10;
+    rig->level1_bytes = level1_bytes ? level1_bytes : 256 << 10;
     rig->settings = (struct vv_seal_settings){VV_CIPHER_AES_256_GCM, VV_COMPRESSION_LZ4, 0};
     vv_budget_init(&rig->memory, NULL, 1ull << 30);
     vv_budget_init(&rig->mem_budget, &rig->memory, 1ull << 30);
@@ -81,6 +86,11 @@ static inline void rig_open(struct rig *rig, uint64_t cache_bytes)
         tap_ok(false, "a tree is made");
         exit(1);
     }
+}
+
+static inline void rig_open(struct rig *rig)
+{
+    rig_open_sized(rig, 64 << 10, 0, 0);
 }
 
 static inline void rig_close(struct rig *rig)
@@ -287,8 +297,8 @@ static inline bool model_agrees(struct model *model, unsigned key, uint64_t comm
 {
     struct model_state state = model_get(model, key, commit);
     bool is_equal = found == state.is_there &&
-                    (!found || (value->len == state.value.len &&
-                                memcmp(value->ptr, state.value.ptr, value->len) == 0));
+                    (!found || vv_bytes_compare((struct vv_bytes){value->ptr, value->len},
+                                                state.value) == 0);
     if (!is_equal)
         tap_ok(false, "key %u at commit %llu: found %d, want %d", key, (unsigned long long)commit,
                found, state.is_there);
@@ -296,6 +306,21 @@ static inline bool model_agrees(struct model *model, unsigned key, uint64_t comm
 }
 
 /* ---- worlds ---- */
+
+struct world {
+    void (*fn)(void *);
+    void *arg;
+};
+
+static inline void world_main(void *arg)
+{
+    struct world *world = arg;
+    size_t before = vv_alloc_domain_count(vv_alloc_domain());
+    world->fn(world->arg);
+    size_t after = vv_alloc_domain_count(vv_alloc_domain());
+    if (after != before)
+        tap_is_int((int64_t)after, (int64_t)before, "everything was freed");
+}
 
 static inline void run_sim(uint64_t seed, void (*fn)(void *), void *arg)
 {
@@ -305,7 +330,8 @@ static inline void run_sim(uint64_t seed, void (*fn)(void *), void *arg)
         .latency_max_ns = 100000,
         .reorder_permille = 200,
     };
-    int err = vv_sim_run(&options, fn, arg);
+    struct world world = {fn, arg};
+    int err = vv_sim_run(&options, world_main, &world);
     if (err < 0)
         tap_is_int(err, 0, "seed %llu: the world ends well", (unsigned long long)seed);
 }

@@ -4,7 +4,7 @@
 
 #include "rig.h"
 
-#define STEPS 6000
+#define STEPS 5000
 #define READERS 3
 
 struct life {
@@ -257,7 +257,7 @@ static void step(struct life *life)
         read_at(life, (unsigned)draw(life, MODEL_KEYS));
         break;
     case 3:
-        vv_rt_sleep_ns(draw(life, 30000));
+        vv_rt_sleep_ns(draw(life, 500000));
         break;
     case 4:
     case 5:
@@ -345,7 +345,8 @@ static void reopen(struct life *life)
 static void live(void *arg)
 {
     struct life *life = arg;
-    rig_open(&life->rig, 64 << 10);
+    uint64_t size = (uint64_t)2048 << life->seed % 5;
+    rig_open_sized(&life->rig, (uint64_t)4096 << draw(life, 6), size, size * 2);
     struct vv_store_fault_plan *plan = vv_store_fault_plan(life->rig.faults);
     plan->slow_permille = 100;
     plan->slow_max_ns = 200000;
@@ -369,12 +370,12 @@ static void live(void *arg)
     struct vv_lsm_stats stats;
     vv_lsm_stats(life->rig.lsm, &stats);
     tap_note("seed %llu: %llu flushes, %llu compactions, %llu scans, %llu misses, %llu errors; "
-             "tables %llu %llu %llu",
+             "tables %llu %llu %llu %llu",
              (unsigned long long)life->seed, (unsigned long long)life->flushes,
              (unsigned long long)life->compactions, (unsigned long long)life->scans,
              (unsigned long long)life->misses, (unsigned long long)life->errors,
              (unsigned long long)stats.tables[0], (unsigned long long)stats.tables[1],
-             (unsigned long long)stats.tables[2]);
+             (unsigned long long)stats.tables[2], (unsigned long long)stats.tables[3]);
     rig_close(&life->rig);
     free(life->model);
 }
