@@ -206,6 +206,56 @@ static void test_groups(struct vv_keyring *ring, struct vv_sim_disk *disk)
 
 /* ---- failures ---- */
 
+/* Change a byte of the first file, at `offset`. */
+static void damage(uint64_t offset)
+{
+    struct vv_file *file;
+    uint8_t byte;
+    if (vv_file_open("journal/00000001.wal", VV_FILE_READ | VV_FILE_WRITE, &file) < 0)
+        abort();
+    struct iovec iov = {&byte, 1};
+    if (vv_file_pread(file, &byte, 1, offset) != 1)
+        abort();
+    byte ^= 1;
+    if (vv_file_pwritev_sync(file, &iov, 1, offset) < 0)
+        abort();
+    vv_file_close(file);
+}
+
+static int scan_error(struct vv_keyring *ring, uint64_t after, uint64_t *last)
+{
+    struct vv_journal *journal = open_journal(ring);
+    struct scanned scanned = {0};
+    *last = 0;
+    int err = vv_journal_scan(journal, after, note_record, &scanned, last);
+    vv_journal_close(journal);
+    return err;
+}
+
+static void test_damage(struct vv_keyring *ring, struct vv_sim_disk *disk)
+{
+    (void)disk;
+    struct vv_journal *journal = open_journal(ring);
+    int err = vv_journal_reset(journal, 1);
+    for (uint64_t commit = 1; commit <= 10 && !err; commit++)
+        err = append_text(journal, commit, "text");
+    tap_is_int(err, 0, "appends");
+    vv_journal_close(journal);
+    uint64_t last;
+    damage(4 * 512 + 150);
+    tap_is_int(scan_error(ring, 0, &last), -VV_ERR_CORRUPT, "a damaged body in the middle");
+    tap_is_int(scan_error(ring, 5, &last), 0, "does not matter when it is in the bucket");
+    damage(4 * 512 + 150);
+    damage(4 * 512 + 9);
+    tap_is_int(scan_error(ring, 0, &last), -VV_ERR_CORRUPT, "a damaged header in the middle");
+    damage(4 * 512 + 9);
+    tap_ok(scan_error(ring, 0, &last) == 0 && last == 10, "mended, all is there");
+    damage(9 * 512 + 150);
+    tap_ok(scan_error(ring, 0, &last) == 0 && last == 9, "damage at the end is like a torn write");
+    damage(0);
+    tap_ok(scan_error(ring, 10, &last) == 0 && last == 10, "nor when all is in the bucket");
+}
+
 static void test_full_disk(struct vv_keyring *ring, struct vv_sim_disk *disk)
 {
     struct vv_journal *journal = open_journal(ring);
@@ -288,6 +338,7 @@ int main(void)
     on_disk(test_append_and_scan);
     on_disk(test_recycling);
     on_disk(test_groups);
+    on_disk(test_damage);
     on_disk(test_full_disk);
     on_disk(test_errors);
     on_disk(test_no_memory);

@@ -1,5 +1,6 @@
-/* A journal through many lives: processes that are killed anywhere, power cuts that lose and tear what is
- * not synced, disks that fail. After each: every acknowledged record is there, in order, and nothing else. */
+/* A journal through many lives: processes that are killed anywhere, power cuts that lose and tear
+ * what is not synced, disks that fail. After each: every acknowledged record is there, in order,
+ * and nothing else. */
 #include "log/journal.h"
 
 #include "rig.h"
@@ -9,8 +10,8 @@
 #define LIVES 6
 #define FIBERS 4
 
-/* What outlives the processes. Commits up to `bucket` are in the bucket; up to `acknowledged` were acknowledged;
- * up to `appended` an append was begun, with these tags. */
+/* What outlives the processes. Commits up to `bucket` are in the bucket; up to `acknowledged` were
+ * acknowledged; up to `appended` an append was begun, with these tags. */
 struct model {
     struct vv_keyring *ring;
     struct vv_sim_disk *disk;
@@ -100,7 +101,8 @@ static void run_writer(void *arg)
     vv_waitq_wake_all(&life->done);
 }
 
-/* Scan, and check what came. Now and then the tail goes to the bucket and the journal starts over. */
+/* Scan, and check what came. Now and then the tail goes to the bucket and the journal starts over.
+ */
 static int begin_life(struct life *life)
 {
     struct model *model = life->model;

@@ -399,6 +399,32 @@ static void test_read(void)
     rig_free(&rig);
 }
 
+/* Rule 8, as the store sees it: the dir store does more by itself than it must. */
+static void test_syncs(void)
+{
+    struct rig rig = rig_with_volume();
+    struct seen seen = {0};
+    struct vv_log_options options = rig_options(&rig, NULL);
+    struct vv_log_replay replay = rig_replay(&seen);
+    serve(&rig, &seen, 5, 100);
+    serve(&rig, &seen, 20, 105);
+    if (vv_store_mem_open(rig.backend, &options.store) < 0 ||
+        vv_store_count_new(options.store, &options.store) < 0)
+        abort();
+    struct vv_log *log;
+    bool is_current;
+    tap_is_int(vv_log_open(&options, &replay, &log, &is_current), 0, "opens");
+    tap_is_int((int64_t)vv_store_counts(options.store)->syncs, 0, "no syncs unless asked for");
+    vv_log_close(log);
+    options.is_syncing_replay = true;
+    tap_is_int(vv_log_open(&options, &replay, &log, &is_current), 0, "opens");
+    tap_is_int((int64_t)vv_store_counts(options.store)->syncs, 25 + 2,
+               "every object is synced, and every fence that was there");
+    vv_log_close(log);
+    vv_store_close(options.store);
+    rig_free(&rig);
+}
+
 static void test_main(void *arg)
 {
     (void)arg;
@@ -416,6 +442,7 @@ static void test_main(void *arg)
     for (int i = 0; i < 20; i++)
         test_race();
     test_read();
+    test_syncs();
 }
 
 int main(void)

@@ -1,7 +1,7 @@
-/* Writers that take a volume over from one another: several processes open, commit, flush and delete at once, over
- * a store whose puts time out and take effect late, and are killed anywhere. Every commit carries the hash
- * of the whole history up to it. At the end the history that a last opener finds must hold every commit that any
- * writer acknowledged. */
+/* Writers that take a volume over from one another: several processes open, commit, flush and
+ * delete at once, over a store whose puts time out and take effect late, and are killed anywhere.
+ * Every commit carries the hash of the whole history up to it. At the end the history that a last
+ * opener finds must hold every commit that any writer acknowledged. */
 #include "log/log.h"
 
 #include "base/hash.h"
@@ -13,7 +13,8 @@
 #define WRITERS 6
 #define FIBERS 3
 
-/* A state that some writer reached: the hash of its history, and of the one before its last commit. */
+/* A state that some writer reached: the hash of its history, and of the one before its last commit.
+ */
 struct step {
     uint64_t hash;
     uint64_t parent;
@@ -82,8 +83,7 @@ static uint64_t last_commit(const struct writer *writer)
 
 static uint64_t last_hash(const struct writer *writer)
 {
-    return writer->entry_count ? writer->entries[writer->entry_count - 1].hash
-                               : writer->base_hash;
+    return writer->entry_count ? writer->entries[writer->entry_count - 1].hash : writer->base_hash;
 }
 
 static int on_base(void *arg, const struct vv_manifest *manifest)
@@ -96,9 +96,8 @@ static int on_base(void *arg, const struct vv_manifest *manifest)
     return 0;
 }
 
-static int on_batch(void *arg, const struct vv_segment_id *id,
-                    const struct vv_batch_header *header, struct vv_bytes payload,
-                    uint64_t object_bytes)
+static int on_batch(void *arg, const struct vv_segment_id *id, const struct vv_batch_header *header,
+                    struct vv_bytes payload, uint64_t object_bytes)
 {
     struct writer *writer = arg;
     (void)object_bytes;
