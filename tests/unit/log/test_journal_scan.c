@@ -6,7 +6,7 @@
 #include "rig.h"
 
 #define COMMITS_MAX 4096
-#define SEEDS 300
+#define SEEDS 200
 #define LIVES 6
 #define FIBERS 4
 

@@ -7,7 +7,7 @@
 #include "base/hash.h"
 #include "rig.h"
 
-#define SEEDS 200
+#define SEEDS 60
 #define COMMITS_MAX 4096
 #define HISTORY_MAX 16384
 #define WRITERS 6
