@@ -189,9 +189,11 @@ int vv_fs_fallocate(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t in
     args.mode = mode;
     args.offset = offset;
     args.len = len;
+    bool is_freeing = mode & (FALLOC_FL_PUNCH_HOLE | FALLOC_FL_COLLAPSE_RANGE);
+    enum vv_op_mode op_mode = is_freeing ? VV_OP_FREEING : VV_OP_WRITE;
     int err = -VV_ERR_LIMIT;
     for (int i = 0; err == -VV_ERR_LIMIT; i++) {
-        err = vv_volume_run(fs->volume, VV_OP_WRITE, VV_INLINE_MAX, allocate, &args);
+        err = vv_volume_run(fs->volume, op_mode, is_freeing ? 0 : VV_INLINE_MAX, allocate, &args);
         /* The file has as many parts as it may: copy some into one, and try again. */
         if (err == -VV_ERR_LIMIT && i == JOINS_MAX)
             return -EFBIG;

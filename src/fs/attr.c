@@ -3,9 +3,11 @@
 #include <linux/fs.h>
 #include <string.h>
 
+#include "base/log.h"
 #include "fs/acl.h"
 #include "fs/fs_impl.h"
 
+#define RELATIME_S (24 * 60 * 60)
 #define GETATTRS_MAX 1024 /* inodes looked at by one operation */
 
 /* ---- getting ---- */
@@ -233,6 +235,48 @@ int vv_fs_setattr(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inod
     }
     *out_attr = args.attr;
     return 0;
+}
+
+/* ---- access times ---- */
+
+static bool is_not_after(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec < b->tv_sec || (a->tv_sec == b->tv_sec && a->tv_nsec <= b->tv_nsec);
+}
+
+/* When it says less than mtime and ctime do, or is a day old. */
+bool vv_atime_is_due(const struct vv_inode *inode, const struct vv_handle *handle)
+{
+    if ((inode->flags & FS_NOATIME_FL) || (handle && (handle->flags & O_NOATIME)))
+        return false;
+    int64_t age_s;
+    return is_not_after(&inode->atime, &inode->mtime) ||
+           is_not_after(&inode->atime, &inode->ctime) ||
+           __builtin_sub_overflow((int64_t)vv_rt_wall().tv_sec, (int64_t)inode->atime.tv_sec,
+                                  &age_s) ||
+           age_s >= RELATIME_S;
+}
+
+struct set_atime {
+    struct vv_fs *fs;
+    uint64_t inode;
+};
+
+static int set_atime(struct vv_op *op, void *arg)
+{
+    const struct set_atime *call = arg;
+    struct vv_inode inode;
+    TRY(vv_inode_load(call->fs, op, call->inode, &inode));
+    inode.atime = vv_rt_wall();
+    return vv_inode_put(op, &inode);
+}
+
+void vv_atime_update(struct vv_fs *fs, uint64_t inode)
+{
+    struct set_atime args = {.fs = fs, .inode = inode};
+    int err = vv_volume_run(fs->volume, VV_OP_WRITE, 0, set_atime, &args);
+    if (err < 0)
+        vv_debug("fs", "atime of inode %llu: %s", (unsigned long long)inode, vv_err_text(err));
 }
 
 /* ---- access(2) ---- */

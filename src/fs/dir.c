@@ -11,6 +11,7 @@ struct read_dir {
     struct vv_fs *fs;
     uint64_t inode;
     uint64_t parent; /* out */
+    bool is_atime_due;
 };
 
 static int read_dir(struct vv_op *op, void *arg)
@@ -21,6 +22,7 @@ static int read_dir(struct vv_op *op, void *arg)
     if (!S_ISDIR(dir.mode))
         return -ENOTDIR;
     call->parent = dir.parent;
+    call->is_atime_due = vv_atime_is_due(&dir, NULL);
     return dir.nlink == 0 ? -ENOENT : 0;
 }
 
@@ -81,6 +83,8 @@ int vv_fs_readdir(struct vv_fs *fs, uint64_t inode, uint64_t after,
     struct vv_fs_key lower;
     struct vv_fs_key upper;
     TRY(vv_volume_run(fs->volume, VV_OP_READ, 0, read_dir, &args));
+    if (args.is_atime_due && after == 0)
+        vv_atime_update(fs, inode);
     if (after < COOKIE_PARENT) {
         int is_going_on = visit_dots(&args, after, visit, arg);
         if (is_going_on <= 0)

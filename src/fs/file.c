@@ -3,14 +3,12 @@
 #include <linux/fs.h>
 #include <string.h>
 
-#include "base/log.h"
 #include "fs/fs_impl.h"
 
 /* One write operation; with room for inline bytes that it moves. */
 #define WRITE_BYTES_MAX (VV_OP_DATA_MAX - VV_EXTENT_BYTES)
 #define READ_BYTES_MAX VV_OP_DATA_MAX
 #define COPY_BYTES_MAX (4u << 20) /* copied by one vv_fs_copy_range */
-#define RELATIME_S (24 * 60 * 60)
 
 static int check_regular(const struct vv_inode *inode)
 {
@@ -33,33 +31,6 @@ struct read_file {
     bool is_atime_due;
 };
 
-static bool is_not_after(const struct timespec *a, const struct timespec *b)
-{
-    return a->tv_sec < b->tv_sec || (a->tv_sec == b->tv_sec && a->tv_nsec <= b->tv_nsec);
-}
-
-/* relatime: when it says less than mtime and ctime do, or is a day old. */
-static bool is_atime_due(const struct vv_inode *inode, const struct vv_handle *handle)
-{
-    if ((inode->flags & FS_NOATIME_FL) || (handle && (handle->flags & O_NOATIME)))
-        return false;
-    int64_t age_s;
-    return is_not_after(&inode->atime, &inode->mtime) ||
-           is_not_after(&inode->atime, &inode->ctime) ||
-           __builtin_sub_overflow((int64_t)vv_rt_wall().tv_sec, (int64_t)inode->atime.tv_sec,
-                                  &age_s) ||
-           age_s >= RELATIME_S;
-}
-
-static int set_atime(struct vv_op *op, void *arg)
-{
-    const struct read_file *call = arg;
-    struct vv_inode inode;
-    TRY(vv_inode_load(call->fs, op, call->inode, &inode));
-    inode.atime = vv_rt_wall();
-    return vv_inode_put(op, &inode);
-}
-
 static int may_read(struct vv_op *op, const struct read_file *call, const struct vv_inode *inode)
 {
     if (call->handle)
@@ -77,7 +48,7 @@ static int read_file(struct vv_op *op, void *arg)
     TRY(vv_inode_load(call->fs, op, call->inode, &inode));
     TRY(check_regular(&inode));
     TRY(may_read(op, call, &inode));
-    call->is_atime_due = is_atime_due(&inode, call->handle);
+    call->is_atime_due = vv_atime_is_due(&inode, call->handle);
     if (call->offset >= inode.size)
         return 0;
     size_t len = call->len;
@@ -128,11 +99,8 @@ ssize_t vv_fs_read(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t ino
     } while (got > 0 && (size_t)got == args.len && done < len);
     if (got < 0 && done == 0)
         return got;
-    if (args.is_atime_due && done > 0) {
-        int err = vv_volume_run(fs->volume, VV_OP_WRITE, 0, set_atime, &args);
-        if (err < 0)
-            vv_debug("fs", "atime of inode %llu: %s", (unsigned long long)inode, vv_err_text(err));
-    }
+    if (args.is_atime_due && done > 0)
+        vv_atime_update(fs, inode);
     return (ssize_t)done;
 }
 
@@ -280,17 +248,19 @@ struct read_link {
     uint64_t inode;
     char *buf;
     size_t size;
+    bool is_atime_due; /* out */
 };
 
 static int read_link(struct vv_op *op, void *arg)
 {
-    const struct read_link *call = arg;
+    struct read_link *call = arg;
     struct vv_inode inode;
     TRY(vv_inode_load(call->fs, op, call->inode, &inode));
     if (!S_ISLNK(inode.mode))
         return -EINVAL;
     size_t len = inode.in_line.len < call->size ? inode.in_line.len : call->size;
     memcpy(call->buf, inode.in_line.ptr, len);
+    call->is_atime_due = vv_atime_is_due(&inode, NULL);
     return (int)len;
 }
 
@@ -300,7 +270,10 @@ ssize_t vv_fs_readlink(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t
     struct read_link args = {.fs = fs, .inode = inode, .buf = buf, .size = size};
     if (size == 0)
         return -EINVAL;
-    return vv_volume_run(fs->volume, VV_OP_READ, 0, read_link, &args);
+    int len = vv_volume_run(fs->volume, VV_OP_READ, 0, read_link, &args);
+    if (len >= 0 && args.is_atime_due)
+        vv_atime_update(fs, inode);
+    return len;
 }
 
 /* ---- seeking ---- */

@@ -173,6 +173,29 @@ void vv_inode_touch(struct vv_inode *inode, unsigned which)
     inode->change++;
 }
 
+int vv_dir_add(struct vv_inode *dir, bool is_subdir, uint64_t *out_cookie)
+{
+    if (dir->size >= VV_FILE_BYTES_MAX || dir->next_cookie == UINT64_MAX)
+        return -VV_ERR_CORRUPT;
+    if (is_subdir && dir->nlink == UINT32_MAX)
+        return -EMLINK;
+    *out_cookie = dir->next_cookie++;
+    dir->size++;
+    dir->nlink += is_subdir ? 1 : 0;
+    vv_inode_touch(dir, VV_NOW_MTIME | VV_NOW_CTIME);
+    return 0;
+}
+
+int vv_dir_remove(struct vv_inode *dir, bool is_subdir)
+{
+    if (dir->size == 0 || (is_subdir && dir->nlink <= 2))
+        return -VV_ERR_CORRUPT;
+    dir->size--;
+    dir->nlink -= is_subdir ? 1 : 0;
+    vv_inode_touch(dir, VV_NOW_MTIME | VV_NOW_CTIME);
+    return 0;
+}
+
 static bool is_counted_before(const struct vv_parts *parts, size_t index)
 {
     for (size_t i = 0; i < index; i++) {

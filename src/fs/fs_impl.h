@@ -93,6 +93,10 @@ MUST_CHECK int vv_inode_load(struct vv_fs *fs, struct vv_op *op, uint64_t inode,
 MUST_CHECK int vv_inode_save(struct vv_op *op, const struct vv_inode *inode);
 /* As save, but a sync of the inode need not wait for it (atime). */
 MUST_CHECK int vv_inode_put(struct vv_op *op, const struct vv_inode *inode);
+/* Count an entry in or out of its directory, with its times; new ones get a cookie. -VV_ERR_CORRUPT
+ * (the directory's counts cannot be right), -EMLINK. */
+MUST_CHECK int vv_dir_add(struct vv_inode *dir, bool is_subdir, uint64_t *out_cookie);
+MUST_CHECK int vv_dir_remove(struct vv_inode *dir, bool is_subdir);
 /* 1, 0 = there is none, -VV_ERR_MISS. */
 MUST_CHECK int vv_entry_load(struct vv_op *op, uint64_t directory, const char *name,
                              size_t name_len, struct vv_entry *out_entry);
@@ -109,6 +113,10 @@ MUST_CHECK int vv_key_put(struct vv_op *op, const struct vv_fs_key *key, const v
 #define VV_NOW_ATIME 4u
 /* Set times to now and count a change. */
 void vv_inode_touch(struct vv_inode *inode, unsigned which);
+/* relatime: is it time to say that it was read? `handle` may be NULL. And saying so, as well as can
+ * be. Suspends. */
+bool vv_atime_is_due(const struct vv_inode *inode, const struct vv_handle *handle);
+void vv_atime_update(struct vv_fs *fs, uint64_t inode);
 /* What a caller sees. 0 or -VV_ERR_MISS. */
 MUST_CHECK int vv_inode_attr(struct vv_op *op, const struct vv_inode *inode,
                              struct vv_attr *out_attr);

@@ -103,8 +103,8 @@ static int make_link(struct vv_op *op, void *arg)
     TRY(place->dir_err);
     TRY(place->name_err);
     TRY(may_link(op, call, &inode));
-    struct vv_entry entry = {
-        .inode = inode.inode, .cookie = place->dir.next_cookie++, .type = inode.mode & S_IFMT};
+    struct vv_entry entry = {.inode = inode.inode, .type = inode.mode & S_IFMT};
+    TRY(vv_dir_add(&place->dir, false, &entry.cookie));
     if (inode.nlink == 0) {
         struct vv_fs_key key;
         vv_key_orphan(&key, inode.inode);
@@ -113,8 +113,6 @@ static int make_link(struct vv_op *op, void *arg)
     TRY(vv_link_move(op, &inode, 0, 0, place->parent, entry.cookie));
     inode.nlink++;
     vv_inode_touch(&inode, VV_NOW_CTIME);
-    place->dir.size++;
-    vv_inode_touch(&place->dir, VV_NOW_MTIME | VV_NOW_CTIME);
     TRY(vv_entry_save(op, place->parent, &entry, place->name, place->name_len));
     TRY(vv_inode_save(op, &place->dir));
     TRY(vv_inode_save(op, &inode));
@@ -165,10 +163,8 @@ static int remove_name(struct vv_op *op, void *arg)
     TRY(vv_permit_delete(op, &call->call->cred, &place->dir, &place->child, call->is_dir));
     if (call->is_dir && place->child.size > 0)
         return -ENOTEMPTY;
+    TRY(vv_dir_remove(&place->dir, call->is_dir));
     TRY(vv_entry_erase(op, place->parent, &place->entry, place->name, place->name_len));
-    place->dir.size--;
-    place->dir.nlink -= call->is_dir ? 1 : 0;
-    vv_inode_touch(&place->dir, VV_NOW_MTIME | VV_NOW_CTIME);
     TRY(vv_inode_save(op, &place->dir));
     return vv_link_drop(call->fs, op, &place->child, place->parent, place->entry.cookie,
                         &call->is_orphan);

@@ -153,12 +153,9 @@ static int stage_tmpfile(struct vv_op *op, struct vv_inode *inode)
 static int stage_entry(struct vv_op *op, struct make *call, struct vv_inode *inode)
 {
     struct vv_place *place = &call->place;
-    struct vv_entry entry = {
-        .inode = inode->inode, .cookie = place->dir.next_cookie++, .type = inode->mode & S_IFMT};
+    struct vv_entry entry = {.inode = inode->inode, .type = inode->mode & S_IFMT};
+    TRY(vv_dir_add(&place->dir, S_ISDIR(inode->mode), &entry.cookie));
     inode->cookie = entry.cookie;
-    place->dir.size++;
-    place->dir.nlink += S_ISDIR(inode->mode) ? 1 : 0;
-    vv_inode_touch(&place->dir, VV_NOW_MTIME | VV_NOW_CTIME);
     TRY(vv_entry_save(op, place->parent, &entry, place->name, place->name_len));
     TRY(vv_inode_save(op, &place->dir));
     return vv_inode_save(op, inode);
@@ -240,8 +237,6 @@ static int make(struct vv_op *op, void *arg)
     TRY(has_acl);
     if (!call->target)
         TRY(check_type(&call->call->cred, call->create));
-    if (S_ISDIR(call->create->mode) && place->dir.nlink == UINT32_MAX)
-        return -EMLINK;
     return stage_inode(op, call, acl);
 }
 

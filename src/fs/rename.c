@@ -163,10 +163,14 @@ static int exchange(struct vv_op *op, struct rename_name *call, struct vv_inode 
 {
     struct vv_place *from = &call->from;
     struct vv_place *to = &call->to;
-    uint32_t is_from_dir = S_ISDIR(from->child.mode);
-    uint32_t is_to_dir = S_ISDIR(to->child.mode);
-    from->dir.nlink += is_to_dir - is_from_dir;
-    to_dir->nlink += is_from_dir - is_to_dir;
+    bool is_from_dir = S_ISDIR(from->child.mode);
+    bool is_to_dir = S_ISDIR(to->child.mode);
+    uint64_t unused;
+    /* The entries stay as many, and keep their cookies; the links of subdirectories may move. */
+    TRY(vv_dir_remove(&from->dir, is_from_dir));
+    TRY(vv_dir_remove(to_dir, is_to_dir));
+    TRY(vv_dir_add(&from->dir, is_to_dir, &unused));
+    TRY(vv_dir_add(to_dir, is_from_dir, &unused));
     TRY(vv_link_move(op, &from->child, from->parent, from->entry.cookie, to->parent,
                      to->entry.cookie));
     TRY(vv_link_move(op, &to->child, to->parent, to->entry.cookie, from->parent,
@@ -181,18 +185,18 @@ static int move(struct vv_op *op, struct rename_name *call, struct vv_inode *to_
 {
     struct vv_place *from = &call->from;
     struct vv_place *to = &call->to;
-    uint32_t is_dir = S_ISDIR(from->child.mode);
+    bool is_dir = S_ISDIR(from->child.mode);
+    uint64_t cookie;
+    TRY(vv_dir_remove(&from->dir, is_dir));
+    if (to->is_found)
+        TRY(vv_dir_remove(to_dir, S_ISDIR(to->child.mode)));
+    TRY(vv_dir_add(to_dir, is_dir, &cookie));
     /* In its own directory it keeps its cookie: who renames everything that readdir shows would
      * otherwise meet the same files for ever. */
-    uint64_t cookie = from->parent == to->parent ? from->entry.cookie : to_dir->next_cookie++;
-    from->dir.size--;
-    from->dir.nlink -= is_dir;
-    to_dir->size++;
-    to_dir->nlink += is_dir;
+    if (from->parent == to->parent)
+        cookie = from->entry.cookie;
     TRY(vv_entry_erase(op, from->parent, &from->entry, from->name, from->name_len));
     if (to->is_found) {
-        to_dir->size--;
-        to_dir->nlink -= S_ISDIR(to->child.mode) ? 1 : 0;
         TRY(vv_entry_erase(op, to->parent, &to->entry, to->name, to->name_len));
         TRY(vv_link_drop(call->fs, op, &to->child, to->parent, to->entry.cookie, &call->is_orphan));
     }
@@ -209,12 +213,9 @@ static int stage(struct vv_op *op, struct rename_name *call)
     TRY(call->flags & RENAME_EXCHANGE ? exchange(op, call, to_dir) : move(op, call, to_dir));
     vv_inode_touch(&from->child, VV_NOW_CTIME);
     TRY(vv_inode_save(op, &from->child));
-    vv_inode_touch(&from->dir, VV_NOW_MTIME | VV_NOW_CTIME);
     TRY(vv_inode_save(op, &from->dir));
-    if (!is_same_dir) {
-        vv_inode_touch(&to->dir, VV_NOW_MTIME | VV_NOW_CTIME);
+    if (!is_same_dir)
         TRY(vv_inode_save(op, &to->dir));
-    }
     call->is_done = true;
     return 0;
 }
@@ -238,8 +239,6 @@ static int rename_name(struct vv_op *op, void *arg)
     if (to->is_found && !(call->flags & RENAME_EXCHANGE) && S_ISDIR(to->child.mode) &&
         to->child.size > 0)
         return -ENOTEMPTY;
-    if (to->dir.nlink == UINT32_MAX && S_ISDIR(from->child.mode))
-        return -EMLINK;
     return stage(op, call);
 }
 

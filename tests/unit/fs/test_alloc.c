@@ -2,7 +2,7 @@
 #include "rig.h"
 
 #define MODEL_MAX (256u << 10)
-#define STEPS 2500
+#define STEPS 2000
 
 static uint64_t file;
 static uint8_t model[2 * MODEL_MAX];

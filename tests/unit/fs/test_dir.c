@@ -91,6 +91,15 @@ static void test_all(void)
            "in pieces, what stays is met once");
     listing = list(dir, UINT64_MAX, UINT32_MAX, &err);
     tap_ok(err == 0 && listing.count == 0, "after the last cookie there is nothing");
+    uint64_t when = (uint64_t)attr_of(dir).atime.tv_nsec;
+    vv_rt_sleep_ns(1000);
+    make_node(ROOT, dir, "another", S_IFREG | 0644);
+    list(dir, 0, UINT32_MAX, &err);
+    tap_ok((uint64_t)attr_of(dir).atime.tv_nsec != when, "reading after a change sets atime");
+    when = (uint64_t)attr_of(dir).atime.tv_nsec;
+    vv_rt_sleep_ns(1000);
+    list(dir, 0, UINT32_MAX, &err);
+    tap_ok((uint64_t)attr_of(dir).atime.tv_nsec == when, "... once");
     list((uint64_t)look(ROOT, dir, "f1"), 0, 1, &err);
     tap_is_int(err, -ENOTDIR, "a file is no directory");
     list(4711, 0, 1, &err);

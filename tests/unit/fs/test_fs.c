@@ -282,6 +282,23 @@ static void test_damage(void)
     tap_is_int(look(ROOT, dir, "x"), -VV_ERR_CORRUPT, "one that is not there");
     tap_is_int(unlink_name(ROOT, dir, "x"), -VV_ERR_CORRUPT, "cannot be unlinked");
     fake_put(volume, vv_fs_key_bytes(&key), (struct vv_bytes){record, len});
+    struct vv_fs_key dir_key;
+    struct vv_inode wrong;
+    uint8_t wrong_record[VV_INODE_RECORD_MAX];
+    uint8_t right_record[VV_INODE_RECORD_MAX];
+    fsck_inode(dir, &wrong);
+    size_t right_len = vv_inode_encode(&wrong, right_record);
+    vv_key_inode(&dir_key, dir);
+    wrong.size = 0;
+    fake_put(volume, vv_fs_key_bytes(&dir_key),
+             (struct vv_bytes){wrong_record, vv_inode_encode(&wrong, wrong_record)});
+    tap_is_int(unlink_name(ROOT, dir, "x"), -VV_ERR_CORRUPT, "a directory with a wrong count");
+    wrong.size = VV_FILE_BYTES_MAX;
+    wrong.next_cookie = UINT64_MAX;
+    fake_put(volume, vv_fs_key_bytes(&dir_key),
+             (struct vv_bytes){wrong_record, vv_inode_encode(&wrong, wrong_record)});
+    tap_is_int(make_node(ROOT, dir, "y", S_IFREG | 0644), -VV_ERR_CORRUPT, "... or cookie");
+    fake_put(volume, vv_fs_key_bytes(&dir_key), (struct vv_bytes){right_record, right_len});
     vv_key_entry(&key, dir, "x", 1);
     fake_put(volume, vv_fs_key_bytes(&key), (struct vv_bytes){(const uint8_t *)"short", 5});
     tap_is_int(look(ROOT, dir, "x"), -VV_ERR_FORMAT, "a damaged entry");
