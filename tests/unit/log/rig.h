@@ -235,6 +235,12 @@ static inline int rig_flush(struct vv_log *log, uint64_t last_commit, uint64_t r
     return err;
 }
 
+/* A text as what is to be put. */
+static inline struct iovec rig_text(const char *text)
+{
+    return (struct iovec){(void *)(uintptr_t)text, strlen(text)};
+}
+
 static inline bool rig_has(const struct rig *rig, const char *name)
 {
     uint64_t size;

@@ -198,7 +198,7 @@ static void test_late_put_of_the_dead(void)
     struct vv_log *log = open_log(&rig, rig.store);
     tap_is_int(object_put(old, &late), -VV_ERR_FENCED, "a put after the takeover is fenced");
     tap_is_int(rig_commit(&rig, old, 3, 102), -VV_ERR_FENCED, "so is every other");
-    struct iovec iov = {"x", 1};
+    struct iovec iov = rig_text("x");
     tap_is_int(vv_log_put_object(old, "data/00/x", late.attempt_id, &iov, 1), -VV_ERR_FENCED,
                "data objects too");
     tap_is_int(rig_flush(old, 0, 0, false), -VV_ERR_FENCED, "and manifests");
@@ -216,7 +216,7 @@ static void test_absent(void)
 {
     struct rig rig = rig_with_volume();
     struct vv_log *log = open_log(&rig, rig.store);
-    struct iovec iov = {"strange", 7};
+    struct iovec iov = rig_text("strange");
     tap_is_int(vv_store_put(rig.store, "log/0000000000000001/0000000000000000", &iov, 1), 0,
                "something strange is at our next name");
     tap_is_int(rig_commit(&rig, log, 1, 100), -VV_ERR_FENCED, "what is not ours fences");

@@ -37,7 +37,7 @@ static void test_resolving(void)
     tap_is_int(put(&requests, 2, &found), -VV_ERR_NOT_OURS, "other bytes are not");
     tap_ok(found.err == 0 && found.header.attempt_id[0] == 1, "what is there is told");
     tap_is_int(vv_store_remove(rig.store, name), 0, "remove");
-    struct iovec iov = {"no header", 9};
+    struct iovec iov = rig_text("no header");
     tap_is_int(vv_store_put(rig.store, name, &iov, 1), 0, "something that is no object");
     tap_is_int(put(&requests, 1, &found), -VV_ERR_NOT_OURS, "is not ours");
     tap_ok(found.err == -VV_ERR_FORMAT, "and cannot be read");
@@ -99,7 +99,7 @@ static void test_giving_up(void)
 
 static void put_name(const struct rig *rig, const char *object)
 {
-    struct iovec iov = {"x", 1};
+    struct iovec iov = rig_text("x");
     if (vv_store_put(rig->store, object, &iov, 1) < 0)
         tap_ok(false, "puts");
 }
