@@ -151,6 +151,7 @@ void vv_commit_freeze(struct vv_volume *volume)
         volume->is_flush_due) {
         commit->is_boundary = vv_lsm_rotate(volume->lsm, commit->number) == 0;
         volume->is_flush_due = volume->is_flush_due && !commit->is_boundary;
+        volume->dead_bytes = commit->is_boundary ? 0 : volume->dead_bytes;
     }
     next->number = commit->number + 1;
     next->counters = volume->counters;
@@ -268,6 +269,11 @@ static bool is_lasting(int err)
            err == -ENODEV || err == -ENOTDIR;
 }
 
+bool vv_store_is_refusing(const struct vv_volume *volume)
+{
+    return is_lasting(volume->store_error) && volume->store_error_tries > 1;
+}
+
 static int wait_durable(struct vv_volume *volume, uint64_t target, bool is_bucket)
 {
     uint64_t start = vv_rt_now_ns();
@@ -277,7 +283,7 @@ static int wait_durable(struct vv_volume *volume, uint64_t target, bool is_bucke
             return 0;
         if (volume->is_fenced)
             return -VV_ERR_FENCED;
-        if (is_lasting(volume->store_error) && volume->store_error_tries > 1 &&
+        if (vv_store_is_refusing(volume) &&
             (is_bucket || !vv_volume_is_journaling(volume)))
             return volume->store_error;
         if (vv_rt_now_ns() - start >= volume->sync_timeout_ns)

@@ -349,6 +349,8 @@ static void write_sums(struct unit *unit)
         vv_lsm_merge(volume->lsm, unit->last, bytes, sum->total, sum->live);
         if (sum->live <= 0)
             vv_candidate_add(volume, &sum->id, unit->last);
+        if (sum->live < 0)
+            volume->dead_bytes += (uint64_t)-sum->live;
         volume->stats.live_bytes += (uint64_t)sum->live;
         volume->stats.total_bytes += (uint64_t)sum->total;
         volume->stats.segments += sum->total > 0;

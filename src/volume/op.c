@@ -6,6 +6,10 @@
 
 #include "base/log.h"
 
+#define STORE_RESERVE_MIN (16ull << 20)
+#define STORE_RESERVE_MAX (1ull << 30)
+#define SPACE_AGE_MAX_NS (500 * VV_NS_PER_MS) /* others fill the store too: ask that often */
+
 void vv_op_init(struct vv_op *op, struct vv_volume *volume)
 {
     memset(op, 0, sizeof *op);
@@ -239,9 +243,47 @@ static int wait_for_room(struct vv_volume *volume)
         vv_waitq_wake_all(&volume->commit_work);
         vv_waitq_wake_all(&volume->unit_work);
         vv_waitq_wake_all(&volume->flush_work);
-        vv_waitq_wait(&volume->room, VV_NEVER);
+        if (vv_store_is_refusing(volume))
+            return volume->store_error;
+        vv_waitq_wait(&volume->room, vv_rt_now_ns() + 200 * VV_NS_PER_MS);
     }
     return volume->is_fenced ? -VV_ERR_FENCED : 0;
+}
+
+/* What writers leave free of a bounded store, so that deleting, flushing and sending what is dirty always has
+ * room. */
+static uint64_t store_reserve(const struct vv_volume *volume)
+{
+    uint64_t reserve = volume->store_total / 100;
+    if (reserve < STORE_RESERVE_MIN)
+        reserve = STORE_RESERVE_MIN;
+    return reserve < STORE_RESERVE_MAX ? reserve : STORE_RESERVE_MAX;
+}
+
+static bool is_store_full(const struct vv_volume *volume, size_t bytes)
+{
+    return volume->store_free != UINT64_MAX &&
+           volume->store_free <
+               store_reserve(volume) + volume->dirty_budget.used + volume->mem_budget.used + bytes;
+}
+
+/* -ENOSPC when the store has no room for what is dirty and this. Asks the store before it says so. */
+static int check_store_space(struct vv_volume *volume, size_t bytes)
+{
+    if (volume->store_free == UINT64_MAX)
+        return 0;
+    bool is_old = vv_rt_now_ns() - volume->space_asked_ns > SPACE_AGE_MAX_NS;
+    if (!is_old && !is_store_full(volume, bytes))
+        return 0;
+    volume->space_asked_ns = vv_rt_now_ns();
+    if (vv_volume_refresh_space(volume) < 0)
+        return 0; /* the store says it when it is asked to hold something */
+    if (!is_store_full(volume, bytes))
+        return 0;
+    /* What is dead may make room. */
+    volume->is_flush_due |= volume->dead_bytes > 0;
+    vv_waitq_wake_all(&volume->commit_work);
+    return -ENOSPC;
 }
 
 static int wait_for_bytes(struct vv_volume *volume, size_t bytes)
@@ -253,6 +295,10 @@ static int wait_for_bytes(struct vv_volume *volume, size_t bytes)
     while (err == -VV_ERR_BUDGET || err == -ETIMEDOUT) {
         if (volume->is_fenced) {
             err = -VV_ERR_FENCED;
+            break;
+        }
+        if (vv_store_is_refusing(volume)) {
+            err = volume->store_error;
             break;
         }
         vv_commit_press(volume);
@@ -302,8 +348,10 @@ int vv_volume_run(struct vv_volume *volume, enum vv_op_mode mode, size_t write_b
         if (volume->is_fenced)
             return -VV_ERR_FENCED;
     }
-    if (mode == VV_OP_WRITE)
+    if (mode == VV_OP_WRITE) {
+        TRY(check_store_space(volume, write_bytes));
         TRY(wait_for_room(volume));
+    }
     if (write_bytes > 0) {
         charged = write_bytes + VV_EXTENT_BYTES;
         TRY(wait_for_bytes(volume, charged));

@@ -75,6 +75,7 @@ static int put(struct unit *unit)
     }
     TRY(finish.err);
     volume->stats.log_bytes += finish.bytes;
+    unit->put_bytes = finish.bytes;
     volume->tail_bytes += finish.bytes;
     return vv_log_put(volume->log, &unit->id, unit->attempt_id, finish.iov, finish.iov_count);
 }
@@ -103,11 +104,15 @@ static void confirmed(struct unit *unit, struct vv_tail_entry *entry)
     vv_commit_free_through(volume, unit->last);
     entry->last_commit = unit->last;
     entry->next_seq = unit->id.counter + 1;
+    if (volume->store_free != UINT64_MAX)
+        volume->store_free -= volume->store_free < unit->put_bytes ? volume->store_free
+                                                                    : unit->put_bytes;
     vv_list_push_back(&volume->tail, &entry->node);
     volume->tail_count++;
     if (volume->journal != NULL)
         vv_journal_trim(volume->journal, unit->last);
-    if (volume->tail_count >= VV_TAIL_OBJECTS_MAX || volume->tail_bytes >= VV_TAIL_BYTES_MAX)
+    if (volume->tail_count >= VV_TAIL_OBJECTS_MAX || volume->tail_bytes >= VV_TAIL_BYTES_MAX ||
+        volume->dead_bytes >= VV_DEAD_BYTES_FLUSH)
         volume->is_flush_due = true;
     vv_space_kick(volume);
     vv_volume_wake_all(volume);

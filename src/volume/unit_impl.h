@@ -56,6 +56,7 @@ struct unit {
     struct segment_sum *sums;
     size_t sum_count, sum_capacity;
     struct vv_writer batch;
+    size_t put_bytes; /* of the log object */
     struct vv_lsm_pins pins;
 };
 

@@ -113,6 +113,8 @@ static int upload_put(struct upload *upload)
         err = vv_log_put_object(volume->log, name,
                                 vv_segment_builder_header(builder)->attempt_id, iov, iov_count);
     volume->stats.data_bytes += bytes;
+    if (err == 0 && volume->store_free != UINT64_MAX)
+        volume->store_free -= volume->store_free < bytes ? volume->store_free : bytes;
     for (size_t i = 0; i < upload->count; i++)
         upload->record->bytes += upload->jobs[i].loc.len;
     vv_segment_builder_free(builder);

@@ -34,6 +34,7 @@
 #define VV_UNIT_BYTES_MAX (16ull << 20) /* dirty bytes merged into one unit */
 #define VV_JOURNAL_UNIT_BYTES (4ull << 20) /* journaled bytes at which an upload is due */
 #define VV_SYNC_SEGMENT_BYTES (1ull << 20) /* dirty bytes at a sync worth a data segment of their own */
+#define VV_DEAD_BYTES_FLUSH (32ull << 20) /* dead bytes that are worth a flush, to delete them */
 #define VV_EXTENTS_NO_END UINT64_MAX
 
 /* Shared bytes. data is vv_alloc'ed; charge is what the dirty budget holds for it. */
@@ -223,6 +224,8 @@ struct vv_volume {
     bool is_flushing, is_compacting, is_sweeping;
 
     uint64_t store_free, store_total;
+    uint64_t space_asked_ns;
+    uint64_t dead_bytes; /* debited since the memtables were last rotated */
     struct vv_volume_stats stats;
 };
 
@@ -301,6 +304,8 @@ void vv_commit_free_all(struct vv_volume *volume);
 /* Drop confirmed commits up to `last`, with their layers. */
 void vv_commit_free_through(struct vv_volume *volume, uint64_t last);
 MUST_CHECK int vv_commit_wait_uploads(struct vv_volume *volume, const struct vv_commit *commit);
+/* The store has said more than once that it will take nothing (full, read-only, ...). */
+bool vv_store_is_refusing(const struct vv_volume *volume);
 bool vv_volume_is_journaling(const struct vv_volume *volume);
 void vv_volume_wake_all(struct vv_volume *volume);
 void vv_volume_fiber_ended(struct vv_volume *volume);
