@@ -24,11 +24,11 @@ not_ok() {
 check() {
     local name=$1
     shift
-    if "$@" >"$T/out" 2>&1; then
+    if "$@" >"$T/check.out" 2>&1; then
         ok "$name"
     else
         not_ok "$name"
-        tail -n 20 "$T/out" | sed 's/^/#   /'
+        tail -n 20 "$T/check.out" | sed 's/^/#   /'
     fi
 }
 # is NAME GOT WANTED
