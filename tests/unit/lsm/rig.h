@@ -59,6 +59,9 @@ static inline struct vv_lsm_options rig_options(struct rig *rig)
     };
 }
 
+/* How long a request to the store of the next rig takes. */
+static uint64_t rig_latency_ns;
+
 /* Small, so that everything is evicted and compacted; 0 = 64 KiB and 256 KiB. */
 static inline void rig_open_sized(struct rig *rig, uint64_t cache_bytes, uint64_t table_bytes,
                                   uint64_t level1_bytes)
@@ -72,9 +75,11 @@ static inline void rig_open_sized(struct rig *rig, uint64_t cache_bytes, uint64_
     vv_budget_init(&rig->mem_budget, &rig->memory, 1ull << 30);
     vv_budget_init(&rig->cache_budget, &rig->memory, 1ull << 30);
     struct vv_store *mem;
+    struct vv_store *slow;
     bool is_open = vv_store_backend_new(&rig->backend) == 0 &&
                    vv_store_mem_open(rig->backend, &mem) == 0 &&
-                   vv_store_fault_new(mem, &rig->faults) == 0 &&
+                   vv_store_latency_new(mem, rig_latency_ns, 0, &slow) == 0 &&
+                   vv_store_fault_new(slow, &rig->faults) == 0 &&
                    vv_store_count_new(rig->faults, &rig->store) == 0 &&
                    vv_keyring_new(volume_id, &rig->ring) == 0 &&
                    vv_cache_new(&rig->cache_budget, cache_bytes, &rig->cache) == 0;
@@ -146,6 +151,99 @@ static inline int rig_compact(struct rig *rig)
 static inline struct vv_bytes text_bytes(const char *text)
 {
     return (struct vv_bytes){(const uint8_t *)text, strlen(text)};
+}
+
+/* Replace an object by one with one bit flipped, or cut off (bit UINT64_MAX: in the middle). */
+static inline void rig_damage(struct rig *rig, const struct vv_table_ref *ref, uint64_t bit)
+{
+    char name[VV_STORE_NAME_MAX + 1];
+    uint8_t *bytes;
+    size_t len;
+    vv_table_name(ref->epoch, ref->counter, name, sizeof(name));
+    if (vv_store_get_all(rig->store, name, 1 << 30, &bytes, &len) < 0) {
+        tap_ok(false, "%s is there", name);
+        return;
+    }
+    if (bit == UINT64_MAX)
+        len /= 2;
+    else
+        bytes[bit / 8 % len] ^= (uint8_t)(1 << bit % 8);
+    struct iovec iov = {bytes, len};
+    if (vv_store_remove(rig->store, name) < 0 || vv_store_put(rig->store, name, &iov, 1) < 0)
+        tap_ok(false, "%s is damaged", name);
+    vv_free(bytes);
+}
+
+/* Another tree over the same store and cache, from the tables of this one; nothing in memory. */
+static inline void rig_reopen(struct rig *rig, uint64_t cache_bytes)
+{
+    struct vv_table_ref *tables;
+    size_t count;
+    bool is_open = vv_lsm_tables(rig->lsm, NULL, &tables, &count) == 0;
+    vv_lsm_free(rig->lsm);
+    vv_cache_free(rig->cache);
+    struct vv_lsm_options options = rig_options(rig);
+    is_open = is_open && vv_cache_new(&rig->cache_budget, cache_bytes, &rig->cache) == 0;
+    options.cache = rig->cache;
+    is_open = is_open && vv_lsm_new(&options, &rig->lsm) == 0 &&
+              vv_lsm_load(rig->lsm, tables, count) == 0;
+    if (!is_open) {
+        tap_ok(false, "a tree is opened again");
+        exit(1);
+    }
+    vv_table_refs_free(tables, count);
+}
+
+/* Keys "key 000000" and so on, with a value that follows from number and version. */
+static inline struct vv_bytes rig_key(unsigned number, char key[16])
+{
+    snprintf(key, 16, "key %06u", number);
+    return text_bytes(key);
+}
+
+static inline struct vv_bytes rig_value(unsigned number, unsigned version, char value[64])
+{
+    snprintf(value, 64, "value %u of %u %016llx", version, number,
+             (unsigned long long)(number * 0x9e3779b97f4a7c15ull + version));
+    return text_bytes(value);
+}
+
+static inline void rig_write(struct rig *rig, uint64_t commit, unsigned number, unsigned version)
+{
+    char key[16];
+    char value[64];
+    if (vv_lsm_reserve(rig->lsm, 1, 80) < 0)
+        tap_ok(false, "there is memory");
+    vv_lsm_put(rig->lsm, commit, rig_key(number, key), rig_value(number, version, value));
+}
+
+static inline void rig_delete(struct rig *rig, uint64_t commit, unsigned number)
+{
+    char key[16];
+    if (vv_lsm_reserve(rig->lsm, 1, 80) < 0)
+        tap_ok(false, "there is memory");
+    vv_lsm_delete(rig->lsm, commit, rig_key(number, key));
+}
+
+/* Fetch and get: 1 = it has this version, 0 = it is not there, -EBADMSG = something else, or an error. */
+static inline int rig_read(struct rig *rig, unsigned number, unsigned version)
+{
+    char key[16];
+    char value[64];
+    struct vv_bytes bytes = rig_key(number, key);
+    struct vv_bytes want = rig_value(number, version, value);
+    struct vv_lsm_pins pins;
+    struct vv_lsm_value got;
+    vv_lsm_pins_init(&pins);
+    int found = vv_lsm_get(rig->lsm, bytes, &got);
+    if (found == -VV_ERR_MISS)
+        found = vv_lsm_fetch(rig->lsm, &bytes, 1, &pins);
+    if (found == 0)
+        found = vv_lsm_get(rig->lsm, bytes, &got);
+    if (found > 0 && vv_bytes_compare((struct vv_bytes){got.ptr, got.len}, want) != 0)
+        found = -EBADMSG;
+    vv_lsm_pins_done(&pins);
+    return found;
 }
 
 /* ---- the model ---- */
