@@ -153,6 +153,29 @@ static void test_recycling(struct vv_keyring *ring, struct vv_sim_disk *disk)
     vv_journal_close(journal);
 }
 
+/* Records of an older session lie where the new one ends, with the very numbers that come next. */
+static void test_old_sessions(struct vv_keyring *ring, struct vv_sim_disk *disk)
+{
+    (void)disk;
+    struct scanned scanned = {0};
+    uint64_t last;
+    struct vv_journal *journal = open_journal(ring);
+    int err = vv_journal_reset(journal, 1);
+    for (uint64_t commit = 1; commit <= 300 && !err; commit++)
+        err = append_text(journal, commit, "old ");
+    tap_ok(!err && vv_journal_bytes_held(journal) > 2 * FILE_BYTES, "an old session in many files");
+    vv_journal_close(journal);
+    journal = open_journal(ring);
+    tap_is_int(vv_journal_reset(journal, 3), 0, "a new one begins at a lower number");
+    tap_is_int(append_long(journal, 3, 1000), 0, "and ends where the old one's next record lies");
+    tap_ok(vv_journal_bytes_written(journal) == 3 * 512, "which is a fourth block");
+    vv_journal_close(journal);
+    journal = open_journal(ring);
+    tap_is_int(vv_journal_scan(journal, 2, note_record, &scanned, &last), 0, "scans");
+    tap_ok(last == 3 && scanned.count == 1, "nothing of the old one");
+    vv_journal_close(journal);
+}
+
 /* ---- several at once ---- */
 
 struct group {
@@ -337,6 +360,7 @@ int main(void)
     rig_main();
     on_disk(test_append_and_scan);
     on_disk(test_recycling);
+    on_disk(test_old_sessions);
     on_disk(test_groups);
     on_disk(test_damage);
     on_disk(test_full_disk);
