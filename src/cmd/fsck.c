@@ -33,8 +33,8 @@ static void on_progress(void *arg, const char *stage, uint64_t done)
     fflush(stderr);
 }
 
-/* A server of this machine holds the journal's lock as long as it has the volume; while we hold it, none can
- * start. *out_lock NULL: there is no journal. */
+/* A server of this machine holds the journal's lock as long as it has the volume; while we hold it,
+ * none can start. *out_lock NULL: there is no journal. */
 static int lock_journal(const struct vv_place *place, struct vv_file **out_lock)
 {
     char path[4400];
@@ -73,8 +73,7 @@ static int check(const struct vv_options *options, const struct vv_place *place,
 {
     struct progress progress = {.is_terminal = isatty(STDERR_FILENO) == 1,
                                 .is_quiet = options->is_quiet};
-    progress.next_ns =
-        vv_rt_now_ns() + (progress.is_terminal ? TERMINAL_PAUSE_NS : LINES_PAUSE_NS);
+    progress.next_ns = vv_rt_now_ns() + (progress.is_terminal ? TERMINAL_PAUSE_NS : LINES_PAUSE_NS);
     /* Half for the volume's cache and replay, half for the check. */
     struct vv_volume_options open = {.store = store,
                                      .ring = ring,

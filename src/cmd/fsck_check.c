@@ -30,8 +30,10 @@ bool vv_fsck_is_damage(int err)
     case VV_ERR_NO_KEY:
     case VV_ERR_GAP:
     case VV_ERR_CORRUPT:
-    case ENOENT: return true;
-    default: return false;
+    case ENOENT:
+        return true;
+    default:
+        return false;
     }
 }
 
@@ -139,9 +141,8 @@ int vv_fsck_get(struct vv_fsck *fsck, struct vv_bytes key, uint8_t *value, size_
 static int check_gap(struct vv_fsck *fsck, const char *lower, const char *upper)
 {
     struct vv_fsck_scan scan;
-    int err = vv_fsck_scan_open(
-        fsck, (struct vv_bytes){(const uint8_t *)lower, strlen(lower)},
-        (struct vv_bytes){(const uint8_t *)upper, strlen(upper)}, &scan);
+    int err = vv_fsck_scan_open(fsck, (struct vv_bytes){(const uint8_t *)lower, strlen(lower)},
+                                (struct vv_bytes){(const uint8_t *)upper, strlen(upper)}, &scan);
     while (err == 0 && !scan.is_end) {
         char hex[2 * 24 + 1];
         vv_hex(scan.key.ptr, scan.key.len < 24 ? scan.key.len : 24, hex);
@@ -156,7 +157,7 @@ static int check_gap(struct vv_fsck *fsck, const char *lower, const char *upper)
 static int check_unknown(struct vv_fsck *fsck)
 {
     /* Between the tables C D E, I, K L, R S T, X; and the other kinds of T. */
-    static const char *const gaps[][2] = {{"", "C"},   {"F", "I"},  {"J", "K"},   {"M", "R"},
+    static const char *const gaps[][2] = {{"", "C"},   {"F", "I"},   {"J", "K"},  {"M", "R"},
                                           {"T", "Td"}, {"Te", "Ti"}, {"Tj", "X"}, {"Y", ""}};
     vv_fsck_stage(fsck, "unknown records");
     for (size_t i = 0; i < sizeof gaps / sizeof gaps[0]; i++)

@@ -1,8 +1,8 @@
 /* Data ids: who uses each, its extents and tombstones, and what is allocated to it.
  *
- * Inodes name data ids in no order, extents stand sorted by data id. So what inodes and drops say is gathered in an
- * array of `items` and sorted; when memory does not hold all of it, the smallest data ids are kept and the
- * tables are gone through once more for the rest. */
+ * Inodes name data ids in no order, extents stand sorted by data id. So what inodes and drops say
+ * is gathered in an array of `items` and sorted; when memory does not hold all of it, the smallest
+ * data ids are kept and the tables are gone through once more for the rest. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -188,8 +188,8 @@ static int gather_drops(struct data *data)
             check_data_id(data, data_id, inode);
             check_commit(data, commit, "a drop", data_id);
         } else if (data->is_first_round) {
-            vv_fsck_add(data->fsck->report, VV_FSCK_DROP_FORMAT, "a drop record with a key of %zu bytes",
-                        scan.key.len);
+            vv_fsck_add(data->fsck->report, VV_FSCK_DROP_FORMAT,
+                        "a drop record with a key of %zu bytes", scan.key.len);
         }
         if (is_good)
             err = add(data, data_id, inode, DROP, 0);
@@ -261,9 +261,10 @@ static void take_items(struct data *data, const struct item *items, size_t count
         } else if (use->user != NULL && inode_of(use->user) == inode_of(item)) {
             use->counter += item->value;
         } else if (item->value != 0) {
-            vv_fsck_add(report, VV_FSCK_ALLOCATION_STRAY,
-                        "%lld bytes are counted for inode %llu, data id %llu, which it does not use",
-                        (long long)item->value, NUMBER(inode_of(item)), NUMBER(item->data_id));
+            vv_fsck_add(
+                report, VV_FSCK_ALLOCATION_STRAY,
+                "%lld bytes are counted for inode %llu, data id %llu, which it does not use",
+                (long long)item->value, NUMBER(inode_of(item)), NUMBER(item->data_id));
         }
     }
     if (use->users > 1)
@@ -282,8 +283,7 @@ static int take_data_id(struct data *data, uint64_t data_id, const struct item *
         if (data->extents.key.len >= 9)
             allocated += take_extent(data);
         else
-            vv_fsck_add(report, VV_FSCK_EXTENT_FORMAT, "a key of %zu bytes",
-                        data->extents.key.len);
+            vv_fsck_add(report, VV_FSCK_EXTENT_FORMAT, "a key of %zu bytes", data->extents.key.len);
         extents++;
         TRY(vv_fsck_scan_next(&data->extents));
     }
@@ -296,8 +296,9 @@ static int take_data_id(struct data *data, uint64_t data_id, const struct item *
         TRY(vv_fsck_scan_next(&data->ranges));
     }
     if (use.users == 0 && extents > 0)
-        vv_fsck_add(report, VV_FSCK_EXTENT_STRAY, "%llu extents of data id %llu, which nothing uses",
-                    NUMBER(extents), NUMBER(data_id));
+        vv_fsck_add(report, VV_FSCK_EXTENT_STRAY,
+                    "%llu extents of data id %llu, which nothing uses", NUMBER(extents),
+                    NUMBER(data_id));
     if (use.users == 0 && ranges > 0)
         vv_fsck_add(report, VV_FSCK_RANGE_STRAY,
                     "%llu tombstones of data id %llu, which nothing uses", NUMBER(ranges),

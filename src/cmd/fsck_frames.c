@@ -54,9 +54,8 @@ static void note(struct stretch *stretch, uint32_t index, int err)
     const struct vv_fsck_segment *segment = stretch->segment;
     vv_fsck_add(stretch->fsck->report, VV_FSCK_FRAME_DAMAGED,
                 "data id %llu, extent %llu: frame %u at %u of %s segment %llx-%llx: %s",
-                (unsigned long long)entry->origin.data_id,
-                (unsigned long long)entry->origin.extent, index, entry->offset,
-                segment->kind == VV_SEGMENT_LOG ? "log" : "data",
+                (unsigned long long)entry->origin.data_id, (unsigned long long)entry->origin.extent,
+                index, entry->offset, segment->kind == VV_SEGMENT_LOG ? "log" : "data",
                 (unsigned long long)segment->epoch, (unsigned long long)segment->counter,
                 vv_err_text(err));
 }
@@ -70,8 +69,8 @@ static int read_stretch(struct stretch *stretch)
     const struct vv_segment_entry *last = &stretch->entries[stretch->end - 1];
     size_t len = last->offset + last->len - first->offset;
     vv_segment_name(&id, name, sizeof name);
-    ssize_t got = vv_store_get(stretch->fsck->options->store, name, stretch->sealed, len,
-                               first->offset);
+    ssize_t got =
+        vv_store_get(stretch->fsck->options->store, name, stretch->sealed, len, first->offset);
     TRY(got);
     return (size_t)got == len ? 0 : -VV_ERR_FORMAT;
 }

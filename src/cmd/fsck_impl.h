@@ -30,13 +30,13 @@ struct vv_fsck {
     uint64_t last_commit;
     uint64_t seeds[2]; /* of the hashes that sets are compared by */
     const char *stage;
-    uint64_t done; /* in this stage */
+    uint64_t done;                    /* in this stage */
     struct vv_fsck_segment *segments; /* by kind, epoch, counter */
     size_t segment_count, segment_capacity;
 };
 
-/* Sums of hashes: two sets are taken to be equal when their sums are. The hashes are keyed with random
- * numbers. */
+/* Sums of hashes: two sets are taken to be equal when their sums are. The hashes are keyed with
+ * random numbers. */
 struct vv_fsck_sum {
     uint64_t a, b;
 };
@@ -53,7 +53,8 @@ void vv_fsck_step(struct vv_fsck *fsck, uint64_t count);
 
 /* ---- scans ---- */
 
-/* A table's records in order. After opening and each advance the cursor stands on a record, or `is_end`. */
+/* A table's records in order. After opening and each advance the cursor stands on a record, or
+ * `is_end`. */
 struct vv_fsck_scan {
     struct vv_fsck *fsck;
     struct vv_lsm_iter *iter;

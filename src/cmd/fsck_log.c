@@ -61,8 +61,7 @@ int vv_fsck_log(struct vv_fsck *fsck)
     if (err == 0)
         vv_manifest_done(&manifest);
     if (err < 0 && vv_fsck_is_damage(err))
-        vv_fsck_add(report, VV_FSCK_LOG_UNREADABLE,
-                    "manifest %llu, after %llu log objects: %s",
+        vv_fsck_add(report, VV_FSCK_LOG_UNREADABLE, "manifest %llu, after %llu log objects: %s",
                     (unsigned long long)fsck->manifest.number,
                     (unsigned long long)report->log_objects, vv_err_text(err));
     report->manifest = fsck->manifest.number;
@@ -71,7 +70,8 @@ int vv_fsck_log(struct vv_fsck *fsck)
     return err;
 }
 
-/* ---- the journal: read without the lock, the rewriting and the clearing that serving it takes ---- */
+/* ---- the journal: read without the lock, the rewriting and the clearing that serving it takes
+ * ---- */
 
 struct journal {
     struct vv_fsck *fsck;
@@ -127,11 +127,10 @@ static bool is_sealed_well(struct journal *journal, struct vv_file *file, uint64
     CLEANUP(vv_free_ptr) uint8_t *sealed = vv_alloc(record->sealed_len);
     if (sealed == NULL)
         return false;
-    ssize_t got = vv_file_pread(file, sealed, record->sealed_len,
-                                offset + VV_JOURNAL_RECORD_HEADER_LEN);
+    ssize_t got =
+        vv_file_pread(file, sealed, record->sealed_len, offset + VV_JOURNAL_RECORD_HEADER_LEN);
     if (got != (ssize_t)record->sealed_len ||
-        vv_object_header_decode(sealed, (size_t)got, &header) < 0 ||
-        header.kind != VV_KIND_JOURNAL)
+        vv_object_header_decode(sealed, (size_t)got, &header) < 0 || header.kind != VV_KIND_JOURNAL)
         return false;
     vv_hex(journal->id, sizeof journal->id, hex);
     vv_format(name, sizeof name, "journal/%s/%016llx", hex, (unsigned long long)record->commit);
@@ -153,8 +152,8 @@ static void walk_file(struct journal *journal, struct vv_file *file)
     uint64_t offset = 0;
     uint64_t commit = record_at(file, 0, &record);
     uint64_t session = record.session;
-    for (uint64_t expected = commit;
-         commit != 0 && commit == expected && record.session == session; expected++) {
+    for (uint64_t expected = commit; commit != 0 && commit == expected && record.session == session;
+         expected++) {
         if (commit > journal->last + 1)
             return;
         if (commit == journal->last + 1) {

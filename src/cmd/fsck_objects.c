@@ -1,5 +1,5 @@
-/* The store's objects: is everything there that is named, and what is there that nothing names? And each
- * metadata table by itself. */
+/* The store's objects: is everything there that is named, and what is there that nothing names? And
+ * each metadata table by itself. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -122,8 +122,8 @@ static int list_prefix(struct objects *objects, const char *prefix, struct vv_st
     char after[VV_STORE_NAME_MAX + 1] = "";
     ssize_t count;
     do {
-        count = vv_store_list(objects->fsck->options->store, prefix, after, page,
-                              VV_STORE_LIST_MAX);
+        count =
+            vv_store_list(objects->fsck->options->store, prefix, after, page, VV_STORE_LIST_MAX);
         TRY(count);
         for (ssize_t i = 0; i < count; i++)
             take(objects, &page[i]);

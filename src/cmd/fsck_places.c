@@ -1,4 +1,5 @@
-/* What the pass over the tree found to differ, record by record; and directories that are not below the root. */
+/* What the pass over the tree found to differ, record by record; and directories that are not below
+ * the root. */
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -207,7 +208,8 @@ static size_t find_dir(const struct vv_fsck_tree *tree, uint64_t inode)
     return low < tree->dir_count && tree->dirs[low].inode == inode ? low : SIZE_MAX;
 }
 
-/* Climb from a directory to the root or to one whose fate is known; then all on the way share it. */
+/* Climb from a directory to the root or to one whose fate is known; then all on the way share it.
+ */
 static void climb(struct vv_fsck_tree *tree, uint8_t *states, size_t start)
 {
     size_t at = start;

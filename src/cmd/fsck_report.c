@@ -102,8 +102,14 @@ static const struct {
     size_t offset;
     bool is_size;
 } numbers[] = {
-#define NUMBER(field, label) {#field, label, offsetof(struct vv_fsck_report, field), false}
-#define BYTES(field, label) {#field, label, offsetof(struct vv_fsck_report, field), true}
+#define NUMBER(field, label)                                                                       \
+    {                                                                                              \
+#field, label, offsetof(struct vv_fsck_report, field), false                               \
+    }
+#define BYTES(field, label)                                                                        \
+    {                                                                                              \
+#field, label, offsetof(struct vv_fsck_report, field), true                                \
+    }
     NUMBER(manifest, NULL),
     NUMBER(epoch, NULL),
     NUMBER(last_commit, "last commit"),
@@ -235,7 +241,8 @@ void vv_fsck_report_text(const struct vv_fsck_report *report, const char *url,
         print(writer, "... and %" PRIu64 " more\n", report->problem_count - report->kept);
     print(writer, "%s: ", url);
     if (report->problem_count == 0)
-        print(writer, "no damage found%s\n", report->is_incomplete ? ", but not all was checked" : "");
+        print(writer, "no damage found%s\n",
+              report->is_incomplete ? ", but not all was checked" : "");
     else
         print(writer, "DAMAGED, %" PRIu64 " problem%s\n", report->problem_count,
               report->problem_count == 1 ? "" : "s");

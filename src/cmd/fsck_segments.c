@@ -1,8 +1,9 @@
 /* Segments: their records, their directories, and the frames that extent records name.
  *
- * The directories of as many segments as memory holds are loaded, each frame as 64 bits: a bit that it is live, 47 of
- * a keyed hash of all that an extent record says of it, and 16 of its plain length. Then one scan of the extent
- * records looks each named frame up. Segments that did not fit take further rounds. */
+ * The directories of as many segments as memory holds are loaded, each frame as 64 bits: a bit that
+ * it is live, 47 of a keyed hash of all that an extent record says of it, and 16 of its plain
+ * length. Then one scan of the extent records looks each named frame up. Segments that did not fit
+ * take further rounds. */
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -33,8 +34,7 @@ static int add_segment(struct vv_fsck *fsck, const struct vv_fsck_segment *segme
     if (fsck->segment_count == fsck->segment_capacity) {
         size_t capacity = fsck->segment_capacity * 2;
         capacity = capacity < SEGMENTS_MIN ? SEGMENTS_MIN : capacity;
-        struct vv_fsck_segment *segments =
-            vv_realloc(fsck->segments, capacity * sizeof *segments);
+        struct vv_fsck_segment *segments = vv_realloc(fsck->segments, capacity * sizeof *segments);
         if (segments == NULL)
             return -ENOMEM;
         fsck->segments = segments;

@@ -43,8 +43,8 @@ unsigned vv_fsck_bucket(const struct vv_fsck *fsck, uint64_t inode)
     return (unsigned)(vv_mix64(inode ^ fsck->seeds[0]) % VV_FSCK_BUCKETS);
 }
 
-/* The inode number of the record that a scan stands on; UINT64_MAX at the end. Keys too short for one sort before
- * all, and are reported as they come. */
+/* The inode number of the record that a scan stands on; UINT64_MAX at the end. Keys too short for
+ * one sort before all, and are reported as they come. */
 static uint64_t number_at(const struct vv_fsck_scan *scan, enum table table)
 {
     size_t skip = table == ORPHANS ? 2 : 1;
@@ -159,10 +159,9 @@ static void take_name(struct pass *pass, const struct vv_fsck_scan *scan)
     struct vv_entry entry;
     size_t head = scan->key.len < 9 ? scan->key.len : 9;
     struct vv_bytes name = {scan->key.ptr + head, scan->key.len - head};
-    bool is_good = name.len > 0 && name.len <= VV_NAME_MAX &&
-                   memchr(name.ptr, 0, name.len) == NULL &&
-                   memchr(name.ptr, '/', name.len) == NULL && !is_name(name, ".") &&
-                   !is_name(name, "..");
+    bool is_good =
+        name.len > 0 && name.len <= VV_NAME_MAX && memchr(name.ptr, 0, name.len) == NULL &&
+        memchr(name.ptr, '/', name.len) == NULL && !is_name(name, ".") && !is_name(name, "..");
     pass->fsck->report->entries++;
     group->names++;
     if (is_good && vv_entry_decode(scan->value, &entry) == 0)
@@ -300,8 +299,9 @@ static void check_strays(struct pass *pass)
     if (group->is_unreadable)
         return;
     if (group->xattrs > 0)
-        vv_fsck_add(report, VV_FSCK_XATTR_STRAY, "%llu attributes of inode %llu, which is not there",
-                    NUMBER(group->xattrs), NUMBER(group->number));
+        vv_fsck_add(report, VV_FSCK_XATTR_STRAY,
+                    "%llu attributes of inode %llu, which is not there", NUMBER(group->xattrs),
+                    NUMBER(group->number));
     if (group->links > 0)
         vv_fsck_add(report, VV_FSCK_LINK_STRAY, "%llu links of inode %llu, which is not there",
                     NUMBER(group->links), NUMBER(group->number));

@@ -1,8 +1,8 @@
 /* Private to fsck: what the pass over the tree and the search for what it missed share.
  *
- * Two sets must be equal: the places that entries say their inodes are at (from table 'C'), and the places that
- * inodes say they are at (the inode record's own, and table 'L'). Each is summed up in many buckets by inode. Only
- * what lies in buckets that differ is looked up record by record. */
+ * Two sets must be equal: the places that entries say their inodes are at (from table 'C'), and the
+ * places that inodes say they are at (the inode record's own, and table 'L'). Each is summed up in
+ * many buckets by inode. Only what lies in buckets that differ is looked up record by record. */
 #ifndef VV_CMD_FSCK_TREE_IMPL_H
 #define VV_CMD_FSCK_TREE_IMPL_H
 

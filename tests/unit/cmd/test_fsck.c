@@ -30,12 +30,12 @@ struct made {
 struct test;
 struct damage {
     const char *name;
-    enum vv_fsck_kind kind;       /* that must be found; VV_FSCK_KINDS: none */
+    enum vv_fsck_kind kind;                        /* that must be found; VV_FSCK_KINDS: none */
     int (*records)(struct test *, struct vv_op *); /* an operation before the end */
     void (*objects)(struct test *);                /* on the store, when it is closed */
     bool is_checking_data;
-    bool is_killed;               /* ends without closing, with open handles */
-    uint64_t memory_bytes;        /* 0 = plenty */
+    bool is_killed;        /* ends without closing, with open handles */
+    uint64_t memory_bytes; /* 0 = plenty */
 };
 
 struct test {
@@ -125,10 +125,10 @@ static void make_data(struct test *test)
     must(test, vv_fs_fallocate(fs, &test->call, inode, handle,
                                FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 100 << 10, 50 << 10));
     must(test, vv_fs_sync(fs, 0));
-    must(test, vv_fs_fallocate(fs, &test->call, inode, handle, FALLOC_FL_COLLAPSE_RANGE, 8192,
-                               4096));
-    must(test, vv_fs_fallocate(fs, &test->call, inode, handle, FALLOC_FL_INSERT_RANGE, 4096,
-                               40960));
+    must(test,
+         vv_fs_fallocate(fs, &test->call, inode, handle, FALLOC_FL_COLLAPSE_RANGE, 8192, 4096));
+    must(test,
+         vv_fs_fallocate(fs, &test->call, inode, handle, FALLOC_FL_INSERT_RANGE, 4096, 40960));
     vv_fs_release(handle);
     make_file(test, made->dir, "gone", 200 << 10);
     must(test, vv_fs_sync(fs, 0));
@@ -718,7 +718,8 @@ static const struct damage damages[] = {
     {"no keys", VV_FSCK_KEYS_OBJECT, NULL, keys_gone, false, false, 0},
     {"no table", VV_FSCK_TABLE_MISSING, NULL, table_gone, false, false, 0},
     {"a bit of a table", VV_FSCK_TABLE_DAMAGED, NULL, table_flipped, false, false, 0},
-    {"a bit of a table's header", VV_FSCK_TABLE_DAMAGED, NULL, table_header_flipped, false, false, 0},
+    {"a bit of a table's header", VV_FSCK_TABLE_DAMAGED, NULL, table_header_flipped, false, false,
+     0},
     {"a bit of the manifest", VV_FSCK_LOG_UNREADABLE, NULL, manifest_flipped, false, false, 0},
     {"no segment", VV_FSCK_SEGMENT_MISSING, NULL, segment_gone, false, false, 0},
     {"a bit of a footer", VV_FSCK_SEGMENT_DIRECTORY, NULL, footer_flipped, false, false, 0},
@@ -766,7 +767,8 @@ static const struct damage damages[] = {
     {"a tombstone's record", VV_FSCK_RANGE_FORMAT, range_garbage, NULL, false, false, 0},
     {"a lone tombstone", VV_FSCK_RANGE_STRAY, range_stray, NULL, false, false, 0},
     {"an allocation counter", VV_FSCK_ALLOCATION_SUM, allocation_sum, NULL, false, false, 0},
-    {"a lone allocation counter", VV_FSCK_ALLOCATION_STRAY, allocation_stray, NULL, false, false, 0},
+    {"a lone allocation counter", VV_FSCK_ALLOCATION_STRAY, allocation_stray, NULL, false, false,
+     0},
     {"more live than total", VV_FSCK_SEGMENT_FORMAT, segment_negative, NULL, false, false, 0},
     {"a segment's total", VV_FSCK_SEGMENT_TOTAL, segment_total, NULL, false, false, 0},
     {"no segment record", VV_FSCK_EXTENT_SEGMENT, segment_unknown, NULL, false, false, 0},
@@ -784,8 +786,7 @@ static void create(struct test *test)
     size_t keys_len;
     must(test, vv_store_mem_open(test->backend, &test->store));
     must(test, vv_keyring_new((const uint8_t *)"volume-id-volume", &test->ring));
-    must(test,
-         vv_slots_create(test->ring, &secret, &vv_slot_cost_test, &keys, &keys_len));
+    must(test, vv_slots_create(test->ring, &secret, &vv_slot_cost_test, &keys, &keys_len));
     must(test, vv_volume_create(test->store, test->ring, keys, keys_len, &settings, &counters));
     vv_free(keys);
 }
@@ -817,7 +818,8 @@ static void judge(struct test *test)
     bool is_found = is_clean ? report->problem_count == 0 && !report->is_incomplete
                              : report->kind_counts[damage->kind] > 0;
     if (!tap_ok(is_found && test->err == 0, "%s: %s", damage->name,
-                is_clean ? "clean" : vv_fsck_kind_name(damage->kind)) || test->is_verbose)
+                is_clean ? "clean" : vv_fsck_kind_name(damage->kind)) ||
+        test->is_verbose)
         show(test);
     if (damage->objects == put_garbage)
         tap_ok(report->garbage_objects >= 2 && report->garbage_bytes >= 14,
@@ -924,8 +926,8 @@ static void run(const struct damage *damage, uint64_t seed, bool is_verbose)
     test.call.cred.is_checked = true;
     if (vv_store_backend_new(&test.backend) < 0)
         abort();
-    struct vv_sim_options options = {.seed = seed, .latency_min_ns = 1000,
-                                     .latency_max_ns = 100000, .reorder_permille = 100};
+    struct vv_sim_options options = {
+        .seed = seed, .latency_min_ns = 1000, .latency_max_ns = 100000, .reorder_permille = 100};
     int err = vv_sim_run(&options, world_main, &test);
     if (err < 0 || !test.is_judged)
         tap_ok(false, "%s: world %d, %s", damage->name, err, vv_err_text(test.err));

@@ -1,6 +1,6 @@
-/* Random histories of a volume through fs, with little memory, that end in good order or with a kill: fsck finds
- * nothing, neither then nor after the next writer has opened and tidied it. An argument is the seed of one history,
- * a second one how many to run from there. */
+/* Random histories of a volume through fs, with little memory, that end in good order or with a
+ * kill: fsck finds nothing, neither then nor after the next writer has opened and tidied it. An
+ * argument is the seed of one history, a second one how many to run from there. */
 #include "cmd/fsck.h"
 
 #include <errno.h>
@@ -83,8 +83,9 @@ static void make_something(struct test *test)
     a_name(test, name);
     switch (draw(test, 4)) {
     case 0:
-        expect(test, vv_fs_symlink(test->fs, &test->call, dir, name, strlen(name),
-                                   a_name(test, target), 2, &attr),
+        expect(test,
+               vv_fs_symlink(test->fs, &test->call, dir, name, strlen(name), a_name(test, target),
+                             2, &attr),
                "symlink");
         break;
     case 1:
@@ -121,13 +122,14 @@ static void change_names(struct test *test)
         break;
     case 3:
         if (vv_fs_lookup(test->fs, &test->call, from_dir, from, strlen(from), &attr) == 0)
-            expect(test, vv_fs_link(test->fs, &test->call, attr.inode, to_dir, to, strlen(to),
-                                    &attr),
+            expect(test,
+                   vv_fs_link(test->fs, &test->call, attr.inode, to_dir, to, strlen(to), &attr),
                    "link");
         break;
     default:
-        expect(test, vv_fs_rename(test->fs, &test->call, from_dir, from, strlen(from), to_dir, to,
-                                  strlen(to), flags[draw(test, 4)]),
+        expect(test,
+               vv_fs_rename(test->fs, &test->call, from_dir, from, strlen(from), to_dir, to,
+                            strlen(to), flags[draw(test, 4)]),
                "rename");
     }
 }
@@ -135,9 +137,8 @@ static void change_names(struct test *test)
 static void change_data(struct test *test, uint64_t inode, struct vv_handle *handle)
 {
     static uint8_t bytes[300 << 10];
-    static const int modes[] = {0, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
-                                FALLOC_FL_ZERO_RANGE, FALLOC_FL_COLLAPSE_RANGE,
-                                FALLOC_FL_INSERT_RANGE};
+    static const int modes[] = {0, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE,
+                                FALLOC_FL_COLLAPSE_RANGE, FALLOC_FL_INSERT_RANGE};
     uint64_t len = draw(test, 4) == 0 ? draw(test, sizeof bytes) + 1 : draw(test, 9000) + 1;
     uint64_t offset = draw(test, draw(test, 3) == 0 ? 2 << 20 : 300 << 10);
     struct vv_attr set = {0}, attr;
@@ -254,15 +255,15 @@ static int open_store(struct test *test)
 static int open_volume(struct test *test, bool is_read_only)
 {
     bool is_journaling = test->is_journaling && !is_read_only;
-    struct vv_volume_options options = {
-        .store = test->store,
-        .ring = test->ring,
-        .is_read_only = is_read_only,
-        .journal_path = is_journaling ? "/journal" : NULL,
-        .durability = is_journaling ? VV_DURABILITY_JOURNAL : VV_DURABILITY_BUCKET,
-        .journal_file_bytes = 4 << 20,
-        .memory_bytes = 16 << 20,
-        .segment_bytes = 128 << 10};
+    struct vv_volume_options options = {.store = test->store,
+                                        .ring = test->ring,
+                                        .is_read_only = is_read_only,
+                                        .journal_path = is_journaling ? "/journal" : NULL,
+                                        .durability = is_journaling ? VV_DURABILITY_JOURNAL
+                                                                    : VV_DURABILITY_BUCKET,
+                                        .journal_file_bytes = 4 << 20,
+                                        .memory_bytes = 16 << 20,
+                                        .segment_bytes = 128 << 10};
     return vv_volume_open(&options, &test->volume);
 }
 
@@ -358,7 +359,8 @@ static void run(uint64_t seed)
     vv_format(test.what, sizeof test.what, "history %llu", (unsigned long long)seed);
     if (vv_store_backend_new(&test.backend) < 0)
         abort();
-    struct vv_sim_options options = {.seed = seed, .latency_min_ns = 1000,
+    struct vv_sim_options options = {.seed = seed,
+                                     .latency_min_ns = 1000,
                                      .latency_max_ns = seed % 2 ? 100000 : 20000000,
                                      .reorder_permille = 100};
     int err = vv_sim_run(&options, world_main, &test);
