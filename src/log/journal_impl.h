@@ -38,12 +38,12 @@ struct vv_journal {
     bool is_preparing;              /* a fiber is making a spare file */
     struct vv_waitq prepared;
 
-    bool is_empty;                  /* no records when it was opened */
-    bool is_ready;                  /* scanned or reset: appends may begin */
-    int broken;                     /* not 0: the error that broke it */
+    bool is_empty; /* no records when it was opened */
+    bool is_ready; /* scanned or reset: appends may begin */
+    int broken;    /* not 0: the error that broke it */
     uint64_t next_commit;
     uint64_t trimmed;
-    struct vv_list appends;         /* those that have not returned, in order of their numbers */
+    struct vv_list appends; /* those that have not returned, in order of their numbers */
     uint64_t bytes_written;
     char path[VV_JOURNAL_PATH_MAX];
 };

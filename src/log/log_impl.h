@@ -20,14 +20,14 @@
 
 #define VV_LOG_RETRY_MIN_NS (20 * VV_NS_PER_MS)
 #define VV_LOG_RETRY_MAX_NS (5 * VV_NS_PER_S)
-#define VV_LOG_TRIES_MAX 8               /* of a request while opening; then its error is returned */
-#define VV_LOG_ROUNDS_MAX 64             /* openings begun again because of others' claims */
+#define VV_LOG_TRIES_MAX 8   /* of a request while opening; then its error is returned */
+#define VV_LOG_ROUNDS_MAX 64 /* openings begun again because of others' claims */
 #define VV_LOG_OFFLOAD_BYTES (64u << 10) /* sealing and opening of more goes to a worker */
 
 /* ---- requests (request.c) ---- */
 
-/* How requests are made and repeated: while serving (`log` is set) until the outcome is known, or the
- * log has ended; otherwise what failed in passing, at most `tries_max` times. */
+/* How requests are made and repeated: while serving (`log` is set) until the outcome is known, or
+ * the log has ended; otherwise what failed in passing, at most `tries_max` times. */
 struct vv_log_requests {
     struct vv_store *store;
     uint64_t pause_min_ns;
@@ -42,9 +42,9 @@ struct vv_log_found {
     struct vv_object_header header; /* when err is 0 */
 };
 
-/* Put an object and learn the outcome (1). 0: it is there and ours. -VV_ERR_NOT_OURS: something else is, or
- * was, there (*out_found, which may be NULL). Otherwise the store's error, or why the log has
- * ended; then the outcome is not known. Suspends, as do all of these. */
+/* Put an object and learn the outcome (1). 0: it is there and ours. -VV_ERR_NOT_OURS: something
+ * else is, or was, there (*out_found, which may be NULL). Otherwise the store's error, or why the
+ * log has ended; then the outcome is not known. Suspends, as do all of these. */
 MUST_CHECK int vv_log_request_put(const struct vv_log_requests *requests, const char *name,
                                   const uint8_t attempt_id[16], const struct iovec *iov, int count,
                                   struct vv_log_found *out_found);
@@ -80,8 +80,8 @@ struct vv_log_reading {
     const struct vv_log_requests *requests;
     const struct vv_keyring *ring;
     const struct vv_log_replay *replay;
-    bool is_syncing;        /* make durable what is replayed (8) */
-    bool is_ended;          /* nothing may come any more: a batch is -VV_ERR_GAP */
+    bool is_syncing; /* make durable what is replayed (8) */
+    bool is_ended;   /* nothing may come any more: a batch is -VV_ERR_GAP */
     uint64_t last_commit;
     struct vv_counters counters;
 };
@@ -103,10 +103,10 @@ MUST_CHECK int vv_log_read_epoch(struct vv_log_reading *reading, uint64_t epoch,
 struct vv_log {
     struct vv_log_options options;
     struct vv_log_requests requests;
-    uint8_t journal_id[16];       /* copied; zero = none */
-    struct vv_manifest manifest;  /* the last that we confirmed */
-    uint64_t *epoch_commits;      /* last commit replayed of each epoch that was older at opening, ... */
-    struct vv_epoch_ref *older;   /* ... in this order */
+    uint8_t journal_id[16];      /* copied; zero = none */
+    struct vv_manifest manifest; /* the last that we confirmed */
+    uint64_t *epoch_commits; /* last commit replayed of each epoch that was older at opening, ... */
+    struct vv_epoch_ref *older; /* ... in this order */
     size_t older_count;
     uint64_t last_commit;
     struct vv_counters counters;
@@ -122,9 +122,9 @@ struct vv_log {
 
     bool is_fenced;
     bool is_closing;
-    struct vv_waitq ended;        /* pauses between tries wait here */
-    int store_err;                /* what was last told to on_store_state */
-    unsigned calls;               /* under way */
+    struct vv_waitq ended; /* pauses between tries wait here */
+    int store_err;         /* what was last told to on_store_state */
+    unsigned calls;        /* under way */
     struct vv_waitq idle;
 };
 

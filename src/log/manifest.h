@@ -1,9 +1,9 @@
 /* The manifest: the numbered root of a volume. Newest wins. "manifest/<20-digit decimal number>".
  *
  * Object header (kind MANIFEST; its number field = the keys object, so that the key slots can be
- * found before anything can be opened), then one frame (index 0, origin {VV_ORIGIN_MANIFEST, number}) to
- * the end of the object. The frame's plain content, all varints unless noted, in the order of
- * struct vv_manifest; the offset table is at the top of manifest.c and in docs/format.md.
+ * found before anything can be opened), then one frame (index 0, origin {VV_ORIGIN_MANIFEST,
+ * number}) to the end of the object. The frame's plain content, all varints unless noted, in the
+ * order of struct vv_manifest; the offset table is at the top of manifest.c and in docs/format.md.
  * Plain values; any thread; never suspends. */
 #ifndef VV_LOG_MANIFEST_H
 #define VV_LOG_MANIFEST_H
@@ -23,17 +23,18 @@
 #define VV_TABLE_KEY_MAX 512 /* bytes of a key in the metadata tables */
 #define VV_MANIFEST_MAX (64u << 20)
 
-/* A metadata table as the manifest knows it. "sst/<2-hex shard>/<16-hex epoch>-<16-hex counter>". */
+/* A metadata table as the manifest knows it. "sst/<2-hex shard>/<16-hex epoch>-<16-hex counter>".
+ */
 struct vv_table_ref {
     uint64_t epoch;
     uint64_t counter;
     uint8_t level;
-    uint64_t bytes;      /* of the object */
+    uint64_t bytes; /* of the object */
     uint64_t entries;
-    uint64_t order;      /* among level 0: higher = newer */
-    uint8_t *min_key;    /* owned (vv_free) */
+    uint64_t order;   /* among level 0: higher = newer */
+    uint8_t *min_key; /* owned (vv_free) */
     uint16_t min_key_len;
-    uint8_t *max_key;    /* owned */
+    uint8_t *max_key; /* owned */
     uint16_t max_key_len;
 };
 
@@ -82,11 +83,10 @@ MUST_CHECK int vv_manifest_copy(const struct vv_manifest *manifest, struct vv_ma
 void vv_manifest_name(uint64_t number, char *name, size_t size);
 /* -EINVAL. */
 MUST_CHECK int vv_manifest_name_parse(const char *name, uint64_t *out_number);
-/* The sealed object; the caller frees *out_bytes. Every call draws a new salt and attempt id. -ENOMEM,
- * -VV_ERR_LIMIT (a count or the whole is above its maximum). */
+/* The sealed object; the caller frees *out_bytes. Every call draws a new salt and attempt id.
+ * -ENOMEM, -VV_ERR_LIMIT (a count or the whole is above its maximum). */
 MUST_CHECK int vv_manifest_encode(const struct vv_keyring *ring, const struct vv_manifest *manifest,
-                                  uint8_t **out_bytes, size_t *out_len,
-                                  uint8_t out_attempt_id[16]);
+                                  uint8_t **out_bytes, size_t *out_len, uint8_t out_attempt_id[16]);
 /* -VV_ERR_FORMAT, -VV_ERR_CHECKSUM, -VV_ERR_NEWER, -VV_ERR_AUTH, -VV_ERR_NO_KEY, -ENOMEM. */
 MUST_CHECK int vv_manifest_decode(const struct vv_keyring *ring, uint64_t number, const void *bytes,
                                   size_t len, struct vv_manifest *out_manifest);
