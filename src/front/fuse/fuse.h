@@ -22,13 +22,13 @@
 #include "base/err.h"
 #include "fs/fs.h"
 
-#define VV_FUSE_TIMEOUT_S 3600          /* how long the kernel may keep names and attributes */
-#define VV_FUSE_IO_BYTES_MAX (1u << 20) /* of one read or write request */
-#define VV_FUSE_FIBERS_MAX 512          /* requests being served at once */
-#define VV_FUSE_LOCK_WAITERS_MAX 4096   /* besides those */
-#define VV_FUSE_INVALIDATE_MAX_S                                                                   \
-    5                            /* how long another door waits for the kernel, see vv_fuse_stats */
-#define VV_FUSE_UNMOUNT_MAX_S 10 /* how long an orderly unmount may take */
+#define VV_FUSE_TIMEOUT_S 3600            /* how long the kernel may keep names and attributes */
+#define VV_FUSE_IO_BYTES_MAX (1u << 20)   /* of one read or write request */
+#define VV_FUSE_FIBERS_MAX 512            /* requests being served at once */
+#define VV_FUSE_LOCK_WAITERS_MAX 4096     /* besides those */
+#define VV_FUSE_INVALIDATE_MAX_S 5        /* how long another door waits for this kernel */
+#define VV_FUSE_INVALIDATE_MOUNT_MAX_MS 2 /* how long another mount of the process does */
+#define VV_FUSE_UNMOUNT_MAX_S 10          /* how long an orderly unmount may take */
 
 struct vv_fuse_options {
     const char *mountpoint; /* a directory; a dead FUSE mount there is taken away first */
@@ -66,8 +66,8 @@ struct vv_fuse_stats {
     uint64_t read_bytes, write_bytes;
     uint64_t invalidations;         /* sent to the kernel */
     uint64_t invalidations_skipped; /* for what the kernel does not know */
-    uint64_t invalidations_late; /* another door gave up waiting: two mounts in each other's way */
-    uint64_t uncached_replies;   /* carried no timeout since another door changed something */
+    uint64_t invalidations_late;    /* another door or mount gave up waiting */
+    uint64_t uncached_replies;      /* carried no timeout since another door changed something */
     unsigned fibers, lock_waiters;
 };
 void vv_fuse_stats(const struct vv_fuse *fuse, struct vv_fuse_stats *out_stats);

@@ -92,6 +92,9 @@ const struct vv_fuse_op *vv_fuse_op_of(uint32_t opcode);
 
 /* ---- session.c ---- */
 
+/* The name of every fiber that serves requests, of whichever mount: it tells them apart. */
+extern const char vv_fuse_fiber_name[];
+
 /* The large buffers. take suspends until one is free; NULL when the mount is gone or there is no
  * memory. */
 struct vv_fuse_buffer *vv_fuse_buffer_take(struct vv_fuse *fuse);
@@ -132,7 +135,7 @@ int vv_fuse_reply_entry(struct vv_fuse_request *request, const struct vv_attr *a
 int vv_fuse_reply_create(struct vv_fuse_request *request, const struct vv_attr *attr,
                          struct vv_fuse_open *open);
 int vv_fuse_reply_open(struct vv_fuse_request *request, struct vv_fuse_open *open, bool is_dir);
-void vv_fuse_fill_entry(struct vv_fuse_request *request, const struct vv_attr *attr,
+void vv_fuse_fill_entry(const struct vv_attr *attr, uint64_t timeout_s,
                         struct fuse_entry_out *out_entry);
 /* How long the kernel may keep what this request is told. */
 uint64_t vv_fuse_timeout_s(struct vv_fuse_request *request);

@@ -87,7 +87,7 @@ static int add_attrs(struct vv_fuse_request *request, struct listing *listing,
         struct fuse_entry_out out;
         if (errors[i] < 0)
             continue;
-        vv_fuse_fill_entry(request, &attrs[i], &out);
+        vv_fuse_fill_entry(&attrs[i], 0, &out); /* the timeout follows */
         memcpy(listing->writer.ptr + entries[i].at, &out, sizeof(out));
     }
     return 0;
@@ -107,8 +107,8 @@ static int add_all_attrs(struct vv_fuse_request *request, struct listing *listin
     return 0;
 }
 
-/* Count what the kernel is told of. If another door has changed something since the attributes were
- * read, the kernel may not keep them. */
+/* Count what the kernel is told of. How long it may keep it is known now: not at all, if another
+ * door has changed something since the attributes were read. */
 static void tell_entries(struct vv_fuse_request *request, const struct listing *listing)
 {
     struct vv_cursor cursor = vv_cursor_of(listing->entries.ptr, listing->entries.len);

@@ -69,10 +69,9 @@ int vv_fuse_reply_attr(struct vv_fuse_request *request, const struct vv_attr *at
     return 0;
 }
 
-void vv_fuse_fill_entry(struct vv_fuse_request *request, const struct vv_attr *attr,
+void vv_fuse_fill_entry(const struct vv_attr *attr, uint64_t timeout_s,
                         struct fuse_entry_out *out_entry)
 {
-    uint64_t timeout_s = vv_fuse_timeout_s(request);
     *out_entry = (struct fuse_entry_out){
         .nodeid = attr->inode,
         .generation = attr->generation,
@@ -85,7 +84,7 @@ void vv_fuse_fill_entry(struct vv_fuse_request *request, const struct vv_attr *a
 int vv_fuse_reply_entry(struct vv_fuse_request *request, const struct vv_attr *attr)
 {
     struct fuse_entry_out out;
-    vv_fuse_fill_entry(request, attr, &out);
+    vv_fuse_fill_entry(attr, vv_fuse_timeout_s(request), &out);
     if (request->message.header.opcode == FUSE_LINK)
         out.attr_valid = 0; /* as vv_fuse_reply_changed */
     vv_fuse_known_tell(request->fuse, attr->inode, request->message.header.nodeid);
@@ -118,7 +117,7 @@ int vv_fuse_reply_create(struct vv_fuse_request *request, const struct vv_attr *
 {
     struct fuse_entry_out entry;
     struct fuse_open_out out;
-    vv_fuse_fill_entry(request, attr, &entry);
+    vv_fuse_fill_entry(attr, vv_fuse_timeout_s(request), &entry);
     fill_open(request, open, false, &out);
     vv_fuse_known_tell(request->fuse, attr->inode, request->message.header.nodeid);
     struct iovec iov[3] = {{0}, {&entry, sizeof(entry)}, {&out, sizeof(out)}};

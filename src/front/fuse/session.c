@@ -10,6 +10,8 @@
 #include "base/hash.h"
 #include "base/log.h"
 
+const char vv_fuse_fiber_name[] = "fuse";
+
 static void serve(void *arg);
 
 /* ---- large buffers ---- */
@@ -141,7 +143,7 @@ static void pass_turn(struct vv_fuse *fuse)
     }
     if (fuse->fibers >= VV_FUSE_FIBERS_MAX)
         return; /* the first that is ready takes its turn */
-    int err = vv_fuse_fiber_start(fuse, serve, fuse, "fuse");
+    int err = vv_fuse_fiber_start(fuse, serve, fuse, vv_fuse_fiber_name);
     if (err < 0)
         vv_debug("fuse", "no further fiber: %s", vv_err_text(err));
 }
@@ -262,7 +264,7 @@ int vv_fuse_session_start(struct vv_fuse *fuse)
     fuse->known = vv_calloc(VV_FUSE_KNOWN_SLOTS, sizeof(*fuse->known));
     if (!fuse->known || !fuse->told)
         return -ENOMEM;
-    return vv_fuse_fiber_start(fuse, serve, fuse, "fuse");
+    return vv_fuse_fiber_start(fuse, serve, fuse, vv_fuse_fiber_name);
 }
 
 void vv_fuse_session_free(struct vv_fuse *fuse)
