@@ -21,7 +21,7 @@ static const struct {
     int (*command)(const struct vv_options *options);
 } commands[] = {
     {"init", vv_cmd_init},   {"serve", vv_cmd_serve},   {"status", vv_cmd_status},
-    {"flush", vv_cmd_flush}, {"passwd", vv_cmd_passwd},
+    {"flush", vv_cmd_flush}, {"passwd", vv_cmd_passwd}, {"fsck", vv_cmd_fsck},
 };
 
 static void run_main(void *arg)
