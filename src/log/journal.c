@@ -12,6 +12,7 @@
 #include "log/log_impl.h"
 
 #define GROUP_MAX 64                /* records of one write; more wait for the next */
+#define SPARE_FILES_MAX 3           /* files kept though nothing in them is needed */
 #define GROUP_BYTES_MAX (32u << 20) /* likewise, unless the first alone is longer */
 
 /* ---- life ---- */
@@ -113,6 +114,8 @@ int vv_journal_reset(struct vv_journal *journal, uint64_t next_commit)
 {
     assert(vv_list_is_empty(&journal->appends));
     assert(next_commit > 0);
+    while (journal->is_preparing)
+        vv_waitq_wait(&journal->prepared, VV_NEVER);
     if (journal->broken)
         return journal->broken;
     int err = clear_files(journal);
@@ -128,12 +131,6 @@ int vv_journal_reset(struct vv_journal *journal, uint64_t next_commit)
     return 0;
 }
 
-void vv_journal_trim(struct vv_journal *journal, uint64_t commit)
-{
-    if (commit > journal->trimmed)
-        journal->trimmed = commit;
-}
-
 /* ---- files to write to ---- */
 
 static void run_prepare(void *arg)
@@ -146,16 +143,42 @@ static void run_prepare(void *arg)
     vv_waitq_wake_all(&journal->prepared);
 }
 
+static void run_remove(void *arg)
+{
+    struct vv_journal *journal = arg;
+    int err = vv_journal_remove_surplus(journal, SPARE_FILES_MAX);
+    if (err)
+        vv_warn("journal", "%s: removing a file: %s", journal->path, vv_err_text(err));
+    journal->is_preparing = false;
+    vv_waitq_wake_all(&journal->prepared);
+}
+
+/* One fiber at a time changes the set of files in the background. */
+static void start_preparing(struct vv_journal *journal, void (*fn)(void *), const char *name)
+{
+    if (journal->is_preparing)
+        return;
+    journal->is_preparing = true;
+    if (vv_fiber_start(fn, journal, name) != 0)
+        journal->is_preparing = false; /* it is done when it is needed, or next time */
+}
+
 /* Make a spare file in the background, so that no append waits for it, once half of the active
  * one is used. */
 static void prepare_spare(struct vv_journal *journal)
 {
-    if (journal->offset < journal->active->size / 2 || journal->is_preparing ||
-        vv_journal_free_file(journal, 0))
+    if (journal->offset >= journal->active->size / 2 && vv_journal_free_count(journal) == 0)
+        start_preparing(journal, run_prepare, "journal prepare");
+}
+
+void vv_journal_trim(struct vv_journal *journal, uint64_t commit)
+{
+    if (commit <= journal->trimmed)
         return;
-    journal->is_preparing = true;
-    if (vv_fiber_start(run_prepare, journal, "journal prepare") != 0)
-        journal->is_preparing = false; /* the append that needs it makes it */
+    journal->trimmed = commit;
+    /* After a long time without the bucket the journal shrinks again. */
+    if (journal->is_ready && !journal->broken && vv_journal_free_count(journal) > SPARE_FILES_MAX)
+        start_preparing(journal, run_remove, "journal remove");
 }
 
 /* Go on at the start of a file that has room for `len` bytes. */

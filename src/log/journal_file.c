@@ -211,15 +211,47 @@ void vv_journal_close_files(struct vv_journal *journal)
 
 /* ---- files while open ---- */
 
+static bool is_free(const struct vv_journal *journal, const struct vv_journal_file *file)
+{
+    bool is_needed = file->first_commit && file->last_commit > journal->trimmed;
+    return file != journal->active && !is_needed;
+}
+
 struct vv_journal_file *vv_journal_free_file(const struct vv_journal *journal, uint64_t len)
 {
     for (size_t i = 0; i < journal->file_count; i++) {
-        struct vv_journal_file *file = journal->files[i];
-        bool is_needed = file->first_commit && file->last_commit > journal->trimmed;
-        if (file != journal->active && !is_needed && file->size >= len)
-            return file;
+        if (is_free(journal, journal->files[i]) && journal->files[i]->size >= len)
+            return journal->files[i];
     }
     return NULL;
+}
+
+size_t vv_journal_free_count(const struct vv_journal *journal)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < journal->file_count; i++)
+        count += is_free(journal, journal->files[i]);
+    return count;
+}
+
+/* Its name may come back with a power loss; what it holds is in the bucket, and is passed over. */
+static int remove_file(struct vv_journal *journal, size_t index)
+{
+    char path[VV_JOURNAL_PATH_MAX];
+    struct vv_journal_file *file = journal->files[index];
+    TRY(file_path(journal, file->number, ".wal", path, sizeof(path)));
+    journal->files[index] = journal->files[--journal->file_count];
+    free_file(file);
+    return vv_path_unlink(path);
+}
+
+int vv_journal_remove_surplus(struct vv_journal *journal, size_t keep_max)
+{
+    for (size_t i = journal->file_count; i-- > 0 && vv_journal_free_count(journal) > keep_max;) {
+        if (is_free(journal, journal->files[i]))
+            TRY(remove_file(journal, i));
+    }
+    return 0;
 }
 
 static int write_zeros(struct vv_file *file, uint64_t size)

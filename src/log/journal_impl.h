@@ -35,7 +35,7 @@ struct vv_journal {
     uint64_t next_number;           /* of the next file made */
     struct vv_journal_file *active; /* being written */
     uint64_t offset;                /* in it; where the next record goes */
-    bool is_preparing;              /* a fiber is making a spare file */
+    bool is_preparing;              /* a fiber is making a spare file, or removing some */
     struct vv_waitq prepared;
 
     bool is_empty; /* no records when it was opened */
@@ -48,15 +48,18 @@ struct vv_journal {
     char path[VV_JOURNAL_PATH_MAX];
 };
 
-/* ---- files (journal_file.c); all suspend but vv_journal_free_file ---- */
+/* ---- files (journal_file.c); all suspend but vv_journal_free_* ---- */
 
 /* Make the directory if it is not there, take the lock, read or make the id, open the files. */
 MUST_CHECK int vv_journal_open_files(struct vv_journal *journal);
 void vv_journal_close_files(struct vv_journal *journal);
 /* A file of at least `len` bytes that holds nothing needed any more, or NULL. */
 struct vv_journal_file *vv_journal_free_file(const struct vv_journal *journal, uint64_t len);
+size_t vv_journal_free_count(const struct vv_journal *journal);
 /* Make a file of at least `len` bytes: zeros on stable media, its name too. */
 MUST_CHECK int vv_journal_make_file(struct vv_journal *journal, uint64_t len);
+/* Remove files that hold nothing needed until `keep_max` such are left. */
+MUST_CHECK int vv_journal_remove_surplus(struct vv_journal *journal, size_t keep_max);
 /* Overwrite the record at a file's start, so that a scan does not enter it; on stable media. */
 MUST_CHECK int vv_journal_clear_file(struct vv_journal_file *file);
 

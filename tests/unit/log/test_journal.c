@@ -153,6 +153,31 @@ static void test_recycling(struct vv_keyring *ring, struct vv_sim_disk *disk)
     vv_journal_close(journal);
 }
 
+static void test_shrinking(struct vv_keyring *ring, struct vv_sim_disk *disk)
+{
+    (void)disk;
+    struct vv_journal *journal = open_journal(ring);
+    int err = vv_journal_reset(journal, 1);
+    for (uint64_t commit = 1; commit <= 600 && !err; commit++)
+        err = append_long(journal, commit, 1000);
+    tap_ok(!err && vv_journal_bytes_held(journal) > 12 * FILE_BYTES, "nothing goes to the bucket");
+    vv_journal_trim(journal, 599);
+    vv_rt_sleep_ns(VV_NS_PER_S);
+    tap_ok(vv_journal_bytes_held(journal) <= 5 * FILE_BYTES, "files are removed when all has");
+    for (uint64_t commit = 601; commit <= 700 && !err; commit++) {
+        err = append_long(journal, commit, 1000);
+        vv_journal_trim(journal, commit - 1);
+    }
+    tap_is_int(err, 0, "and it goes on");
+    vv_journal_close(journal);
+    struct scanned scanned = {0};
+    uint64_t last;
+    journal = open_journal(ring);
+    tap_is_int(vv_journal_scan(journal, 699, note_record, &scanned, &last), 0, "scans");
+    tap_ok(last == 700 && scanned.count == 1, "the last is there");
+    vv_journal_close(journal);
+}
+
 /* Records of an older session lie where the new one ends, with the very numbers that come next. */
 static void test_old_sessions(struct vv_keyring *ring, struct vv_sim_disk *disk)
 {
@@ -360,6 +385,7 @@ int main(void)
     rig_main();
     on_disk(test_append_and_scan);
     on_disk(test_recycling);
+    on_disk(test_shrinking);
     on_disk(test_old_sessions);
     on_disk(test_groups);
     on_disk(test_damage);
