@@ -149,17 +149,36 @@ void vv_memtable_ref(struct vv_memtable *mem)
     mem->refs++;
 }
 
+/* Giving a megabyte back takes the kernel a while: other fibers get a turn after each chunk. */
+static void free_chunks(void *arg)
+{
+    struct vv_mem_chunk *chunk = arg;
+    while (chunk) {
+        struct vv_mem_chunk *next = chunk->next;
+        vv_free(chunk);
+        vv_fiber_yield();
+        chunk = next;
+    }
+}
+
+static void free_chunks_now(struct vv_mem_chunk *chunk)
+{
+    while (chunk) {
+        struct vv_mem_chunk *next = chunk->next;
+        vv_free(chunk);
+        chunk = next;
+    }
+}
+
 void vv_memtable_unref(struct vv_memtable *mem)
 {
     if (!mem || --mem->refs > 0)
         return;
-    if (mem->spare)
-        chunk_free(mem, mem->spare);
-    while (mem->chunks) {
-        struct vv_mem_chunk *chunk = mem->chunks;
-        mem->chunks = chunk->next;
-        chunk_free(mem, chunk);
-    }
+    vv_memtable_seal(mem);
+    bool is_large = mem->bytes > VV_MEM_FREE_NOW_MAX;
+    vv_budget_release(mem->budget, mem->bytes);
+    if (!is_large || !vv_fiber_self() || vv_fiber_start(free_chunks, mem->chunks, "lsm free") < 0)
+        free_chunks_now(mem->chunks);
     vv_free(mem);
 }
 

@@ -25,7 +25,8 @@
 #define VV_MEM_SEGMENTS_MAX 1024    /* more entries than buckets make the chains longer */
 #define VV_MEM_CHUNK_MIN ((size_t)64 << 10)
 #define VV_MEM_CHUNK_MAX ((size_t)1 << 20)
-#define VV_MEM_CHUNK_NODE_BYTES 16 /* bookkeeping at the start of a chunk */
+#define VV_MEM_FREE_NOW_MAX ((size_t)512 << 10) /* larger memtables are freed by and by */
+#define VV_MEM_CHUNK_NODE_BYTES 16              /* bookkeeping at the start of a chunk */
 
 struct vv_mem_version {
     struct vv_mem_version *older;       /* of the same key */
@@ -96,7 +97,7 @@ struct vv_memtable {
 /* -ENOMEM. */
 MUST_CHECK int vv_memtable_new(struct vv_budget *budget, struct vv_memtable **out_mem);
 void vv_memtable_ref(struct vv_memtable *mem);
-/* NULL is fine. */
+/* NULL is fine. The budget is given back at once, the memory of a large one by a fiber, soon. */
 void vv_memtable_unref(struct vv_memtable *mem);
 /* Writes of `records` records with `bytes` bytes of keys and values cannot fail after this, until
  * as many were made. Not added up: the largest call counts. -ENOMEM. */

@@ -113,6 +113,11 @@ static void keep_parts(struct put *put)
     vv_cache_put(table->lsm->options.cache, &key, index, len, NULL);
 }
 
+static void free_builder(void *arg)
+{
+    vv_table_builder_free(arg);
+}
+
 static void put_table(void *arg)
 {
     struct put *put = arg;
@@ -129,7 +134,7 @@ static void put_table(void *arg)
     else if (output->put_error == 0)
         output->put_error = err;
     output->bytes += put->table->ref.bytes;
-    vv_table_builder_free(put->builder);
+    vv_rt_offload(free_builder, put->builder); /* many megabytes */
     vv_free(put);
     output->puts--;
     vv_waitq_wake_all(&output->put_ended);

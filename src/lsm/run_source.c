@@ -169,11 +169,15 @@ static int read_raw(struct vv_run_source *run)
         bytes += loc.len;
         end++;
     }
-    vv_free(run->raw);
     run->raw_next = run->raw_end = 0;
-    run->raw = vv_alloc(bytes);
-    if (!run->raw)
-        return -ENOMEM;
+    if (bytes > run->raw_capacity) {
+        vv_free(run->raw);
+        run->raw_capacity = 0;
+        run->raw = vv_alloc(bytes);
+        if (!run->raw)
+            return -ENOMEM;
+        run->raw_capacity = bytes;
+    }
     TRY(vv_table_read(table, first.offset, bytes, run->raw));
     run->raw_len = bytes;
     run->raw_at = 0;

@@ -35,6 +35,7 @@ struct vv_run_source {
     bool is_seeking; /* the next block opened begins at `lower` */
     /* Sealed bytes of blocks raw_next..raw_end-1 of the table. */
     uint8_t *raw;
+    size_t raw_capacity;
     size_t raw_len;
     size_t raw_at;
     uint32_t raw_next;

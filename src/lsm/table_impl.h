@@ -21,14 +21,14 @@
 #define VV_TABLE_FILTER (1ull << 32) /* block numbers of the cache key */
 #define VV_TABLE_INDEX (VV_TABLE_FILTER + 1)
 #define VV_TABLE_CHECKED (1ull << 55) /* in the space of the cache key */
-#define VV_TABLE_PIN_TRIES_MAX 16 /* tables looked at to find one that is not hot */
+#define VV_TABLE_PIN_TRIES_MAX 16     /* tables looked at to find one that is not hot */
 
 struct vv_table {
     struct vv_list link; /* in vv_lsm.dead */
     struct vv_lsm *lsm;
     struct vv_table_ref ref; /* keys owned */
     uint32_t refs;
-    bool is_dead; /* no part of the tree any more: goes to vv_lsm.dead with the last reference */
+    bool is_dead;    /* no part of the tree any more: goes to vv_lsm.dead with the last reference */
     bool is_checked; /* by vv_table_check: has blocks of its own in the cache */
     /* Known once the table was opened. */
     struct vv_sealer *sealer;

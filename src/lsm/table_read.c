@@ -8,6 +8,7 @@
 #include "lsm/lsm_impl.h"
 
 #define WHOLE_BYTES_MAX (256u << 10) /* smaller tables are read in one request */
+#define WHOLE_BLOCKS_MAX 64
 #define INLINE_BYTES_MAX (64u << 10) /* larger frames are opened by a worker */
 #define TAIL_BYTES_MIN (64u << 10)
 
@@ -358,6 +359,56 @@ static int read_tail(struct vv_table *table, uint8_t **out_bytes, uint64_t *out_
     return 0;
 }
 
+/* ---- small tables, read as a whole ---- */
+
+struct whole_job {
+    const struct vv_table *table;
+    const uint8_t *object;
+    struct vv_bytes index;
+    struct vv_bytes plains[WHOLE_BLOCKS_MAX];
+    uint32_t count;
+};
+
+/* Blocks that can't be opened are left out: the error shows when they are needed. */
+static void open_whole(void *arg)
+{
+    struct whole_job *job = arg;
+    for (uint32_t i = 0; i < job->count; i++) {
+        struct vv_block_loc loc;
+        uint8_t *plain;
+        size_t len;
+        int err = vv_index_at(job->index, &job->table->footer, i, &loc, NULL);
+        if (err == 0)
+            err =
+                vv_table_open_block(job->table, i, job->object + loc.offset, loc.len, &plain, &len);
+        if (err == 0)
+            job->plains[i] = (struct vv_bytes){plain, len};
+    }
+}
+
+/* The blocks came along with the first request: they go into the cache. A table without memory for
+ * that is read block by block. */
+static void keep_whole(struct vv_table *table, const uint8_t *object, const struct vv_block *index)
+{
+    if (table->footer.block_count > WHOLE_BLOCKS_MAX)
+        return;
+    struct whole_job *job = vv_zalloc(sizeof(*job));
+    if (!job)
+        return;
+    job->table = table;
+    job->object = object;
+    job->index = (struct vv_bytes){index->data, index->len};
+    job->count = table->footer.block_count;
+    vv_rt_offload(open_whole, job);
+    for (uint32_t i = 0; i < job->count; i++) {
+        struct vv_cache_key key = vv_table_cache_key(table, i);
+        if (job->plains[i].ptr)
+            vv_cache_put(table->lsm->options.cache, &key, (uint8_t *)job->plains[i].ptr,
+                         job->plains[i].len, NULL);
+    }
+    vv_free(job);
+}
+
 /* Load what is wanted; one fiber per table at a time. */
 static int load_parts(struct vv_table *table, struct vv_block **out_filter,
                       struct vv_block **out_index)
@@ -383,6 +434,8 @@ static int load_parts(struct vv_table *table, struct vv_block **out_filter,
         vv_block_unref(filter);
         return err;
     }
+    if (is_first && offset == 0)
+        keep_whole(table, bytes, index);
     if (out_filter)
         *out_filter = filter;
     else

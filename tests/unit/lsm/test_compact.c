@@ -155,7 +155,8 @@ static void test_moves(void)
     rig_close(&rig);
 }
 
-/* Random overwriting: every level keeps to its size, and the amplification is what a levelled tree has. */
+/* Random overwriting: every level keeps to its size, and the amplification is what a levelled tree
+ * has. */
 static void test_levels(void)
 {
     struct rig rig;

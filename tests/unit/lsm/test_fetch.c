@@ -1,4 +1,5 @@
-/* Fetching: how many round trips it takes, that keys do not disturb each other, and what it pins. */
+/* Fetching: how many round trips it takes, that keys do not disturb each other, and what it pins.
+ */
 #include "lsm/lsm_impl.h"
 
 #include "rig.h"

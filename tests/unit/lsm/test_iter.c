@@ -92,8 +92,8 @@ static void test_requests(struct rig *rig)
     gets = counts->gets;
     tap_is_int(count_range(rig, none, none), KEYS, "a whole cold tree");
     tap_note("%d tables, %d requests, %d bytes of %d",
-             (int)(stats.tables[0] + stats.tables[1] + stats.tables[2]),
-             (int)(counts->gets - gets), (int)(counts->bytes_got - got), (int)bytes);
+             (int)(stats.tables[0] + stats.tables[1] + stats.tables[2]), (int)(counts->gets - gets),
+             (int)(counts->bytes_got - got), (int)bytes);
     tap_ok(counts->gets - gets < 12 * (stats.tables[0] + stats.tables[1] + stats.tables[2]),
            "is read in large pieces");
     rig_reopen(rig, 8 << 20);

@@ -35,7 +35,7 @@ static void merge(struct vv_memtable *mem, uint64_t commit, const char *key, int
     vv_memtable_merge(mem, commit, hash_text(key), text_bytes(key), a, b);
 }
 
-static void delete(struct vv_memtable *mem, uint64_t commit, const char *key)
+static void delete (struct vv_memtable *mem, uint64_t commit, const char *key)
 {
     if (vv_memtable_reserve(mem, 1, strlen(key)) < 0)
         tap_ok(false, "there is memory");
@@ -68,7 +68,7 @@ static void test_versions(void)
     put(mem, 7, "k", "seven");
     put(mem, 6, "k", "six");
     put(mem, 6, "k", "six again");
-    delete(mem, 8, "k");
+    delete (mem, 8, "k");
     tap_ok(!at(mem, "k", 4), "nothing before the first commit");
     tap_ok(has_value(at(mem, "k", 5), "five"), "as of a commit");
     tap_ok(has_value(at(mem, "k", 6), "six again"), "a record replaces one of its commit");
@@ -93,14 +93,14 @@ static void test_sums(void)
     merge(mem, 11, "s", 100, 0);
     tap_ok(has_total(at(mem, "s", 11), 101, -1, false), "an older commit is finalised");
     tap_ok(has_total(at(mem, "s", 12), 121, 9, false), "and shows in the newer");
-    delete(mem, 11, "s");
+    delete (mem, 11, "s");
     tap_ok(has_total(at(mem, "s", 12), 20, 10, true), "a delete below resets");
     merge(mem, 11, "s", 3, 3);
     tap_ok(has_total(at(mem, "s", 11), 3, 3, true), "a merge after a delete in one commit");
     tap_ok(has_total(at(mem, "s", 12), 23, 13, true), "shows above as well");
     merge(mem, 10, "s", 1000, 1000);
     tap_ok(has_total(at(mem, "s", 11), 3, 3, true), "what lies below a reset does not");
-    delete(mem, 12, "s");
+    delete (mem, 12, "s");
     merge(mem, 13, "s", 7, 7);
     tap_ok(has_total(at(mem, "s", 13), 7, 7, true), "a delete in the newest");
     merge(mem, 1, "t", INT64_MAX, INT64_MIN);
@@ -138,7 +138,7 @@ static void test_memory(void)
     }
     tap_is_int((int64_t)mem->bytes, (int64_t)after_first, "rewriting in a commit takes no memory");
     for (unsigned i = 0; i < 100000; i++) {
-        delete(mem, 3, "hot");
+        delete (mem, 3, "hot");
         put(mem, 3, "hot", "v");
         merge(mem, 3, "sum", 1, 1);
     }
@@ -181,8 +181,7 @@ static void test_reserve(void)
             if (random % 9 == 0)
                 vv_memtable_merge(mem, commit, hash, key_bytes, 1, 1);
             else
-                vv_memtable_put(mem, commit, hash, key_bytes,
-                                (struct vv_bytes){value, lens[i][1]});
+                vv_memtable_put(mem, commit, hash, key_bytes, (struct vv_bytes){value, lens[i][1]});
         }
         vv_alloc_fail_at(-1, false);
     }
