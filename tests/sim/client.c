@@ -249,6 +249,21 @@ static bool find_leaf(const struct model *model, struct op *op)
     return false;
 }
 
+/* The shared file's bytes go, its size stays. */
+static void clean_shared_file(struct server *server)
+{
+    struct vv_attr attr = {0};
+    int err = engine_resolve(server->fs, SHARED_FILE, &attr);
+    struct vv_attr set = {.size = 0};
+    if (err == 0)
+        err = vv_fs_setattr(server->fs, &engine_call, attr.inode, NULL, &set, VV_SET_SIZE, &attr);
+    set.size = (uint64_t)REGION_BYTES * server->world->owner_count;
+    if (err == 0)
+        err = vv_fs_setattr(server->fs, &engine_call, attr.inode, NULL, &set, VV_SET_SIZE, &attr);
+    if (err < 0)
+        world_fail(server->world, "cleaning: %s", vv_err_text(err));
+}
+
 void client_clean(struct server *server)
 {
     struct world *world = server->world;
@@ -264,4 +279,5 @@ void client_clean(struct server *server)
                          .len = REGION_BYTES};
         client_do(server, i, &op);
     }
+    clean_shared_file(server);
 }

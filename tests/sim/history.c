@@ -215,8 +215,7 @@ struct model *history_model(const struct history *history, size_t count)
     return model;
 }
 
-size_t history_nearest(const struct history *history, const struct model_dump *dump,
-                       void (*line)(void *arg, const char *text), void *arg)
+size_t history_nearest(const struct history *history, const struct model_dump *dump)
 {
     size_t nearest = 0;
     size_t least = SIZE_MAX;
@@ -234,10 +233,16 @@ size_t history_nearest(const struct history *history, const struct model_dump *d
         }
     }
     model_free(model);
-    model = history_model(history, nearest);
+    return nearest;
+}
+
+void history_diff(const struct history *history, size_t count, const struct model_dump *dump,
+                  void (*line)(void *arg, const char *text), void *arg)
+{
+    struct model_dump should;
+    struct model *model = history_model(history, count);
     model_dump(model, &should);
     (void)model_dump_diff(dump, &should, 8, line, arg);
     model_dump_done(&should);
     model_free(model);
-    return nearest;
 }

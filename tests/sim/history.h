@@ -61,8 +61,10 @@ void era_match(struct era *era, const struct model_dump *dumps);
 int era_choose(const struct era *era, size_t *out_counts, char *text, size_t size);
 /* The owner's model after `count` records, all handles forgotten; the caller's. */
 struct model *history_model(const struct history *history, size_t count);
-/* The prefix nearest to a dump, and what differs. Returns its length. */
-size_t history_nearest(const struct history *history, const struct model_dump *dump,
-                       void (*line)(void *arg, const char *text), void *arg);
+/* The length of the prefix nearest to a dump; and what differs from the state after `count`
+ * records. */
+size_t history_nearest(const struct history *history, const struct model_dump *dump);
+void history_diff(const struct history *history, size_t count, const struct model_dump *dump,
+                  void (*line)(void *arg, const char *text), void *arg);
 
 #endif

@@ -8,6 +8,8 @@
 
 #include "world.h"
 
+#define EXPLAINED_BYTES (8u << 20) /* of a file that is not what it should be */
+
 struct lines {
     char *text;
     size_t size;
@@ -38,38 +40,101 @@ static struct era *first_era(const struct world *world)
     return era_new(models, world->owner_count);
 }
 
+/* Which bytes of a file differ: at most three stretches. Reads again; suspends. */
+static void explain_bytes(const struct server *server, const struct content *should, uint64_t real,
+                          uint64_t base, struct lines *lines)
+{
+    uint8_t is[CONTENT_BLOCK];
+    uint8_t wanted[CONTENT_BLOCK];
+    unsigned told = 0;
+    for (uint64_t at = content_next_block(should, 0); at < should->size && told < 3;
+         at += sizeof(is)) {
+        char line[200];
+        at -= at % sizeof(is);
+        size_t len = content_read(should, at, wanted, sizeof(wanted));
+        ssize_t got = vv_fs_read(server->fs, &engine_call, real, NULL, is, len, base + at);
+        size_t from = 0;
+        size_t to = len;
+        while (from < len && got == (ssize_t)len && is[from] == wanted[from])
+            from++;
+        while (to > from && got == (ssize_t)len && is[to - 1] == wanted[to - 1])
+            to--;
+        if (from == to || at > EXPLAINED_BYTES)
+            continue;
+        snprintf(line, sizeof(line),
+                 "  bytes [%" PRIu64 ", %" PRIu64
+                 ") begin %02x%02x%02x%02x, should %02x%02x%02x%02x "
+                 "(read gave %zd)",
+                 at + from, at + to, is[from], is[(from + 1) % len], is[(from + 2) % len],
+                 is[(from + 3) % len], wanted[from], wanted[(from + 1) % len],
+                 wanted[(from + 2) % len], wanted[(from + 3) % len], got);
+        add_line(lines, line);
+        told++;
+    }
+}
+
+static void explain_files(struct server *server, const struct history *history, unsigned owner,
+                          size_t count, struct lines *lines)
+{
+    const struct model_dump *is = &server->parts[owner].dump;
+    struct model *model = history_model(history, count);
+    struct model_dump should;
+    model_dump(model, &should);
+    for (size_t i = 0, j = 0; i < is->count && j < should.count;) {
+        const struct model_entry *a = &is->entries[i];
+        const struct model_entry *b = &should.entries[j];
+        int order = strcmp(a->path, b->path);
+        if (order == 0 && S_ISREG(a->mode) && !hash_equal(a->content, b->content)) {
+            const struct model_inode *inode = model_inode(model, (uint32_t)b->key);
+            bool is_region = strcmp(a->path, SHARED_FILE) == 0;
+            char line[300];
+            snprintf(line, sizeof(line), "bytes of %.200s, which is #%u:", a->path, inode->number);
+            add_line(lines, line);
+            explain_bytes(server, &inode->content, a->key,
+                          is_region ? server->parts[owner].region_offset : 0, lines);
+        }
+        i += order <= 0;
+        j += order >= 0;
+    }
+    model_dump_done(&should);
+    model_free(model);
+}
+
+static void explain_owner(struct server *server, const struct history *history, unsigned owner,
+                          struct lines *lines)
+{
+    char line[700];
+    char op[500];
+    const struct model_dump *is = &server->parts[owner].dump;
+    size_t nearest = history_nearest(history, is);
+    snprintf(line, sizeof(line), "owner %u: nearest to the state after %zu of %zu (durable %zu)",
+             owner, nearest, history->count, history->bound);
+    add_line(lines, line);
+    history_diff(history, nearest, is, add_line, lines);
+    explain_files(server, history, owner, nearest, lines);
+    for (size_t i = nearest > 2 ? nearest - 2 : 0; i < nearest + 2 && i < history->count; i++) {
+        op_to_text(&history->records[i]->op, op, sizeof(op));
+        snprintf(line, sizeof(line), "operation %zu was %s%s", i, op,
+                 history->records[i]->returned == HISTORY_NEVER ? " (under way)" : "");
+        add_line(lines, line);
+    }
+}
+
 /* What differs, for those owners whose state is none of theirs. */
 static void explain(struct server *server, const struct era *era, const char *text)
 {
-    struct world *world = server->world;
     char details[3000] = "";
     struct lines lines = {details, sizeof(details)};
-    for (unsigned i = 0; i < world->owner_count && lines.size > 200; i++) {
+    for (unsigned i = 0; i < era->owner_count; i++) {
         const struct history *history = &era->owners[i];
         bool is_match = false;
         for (size_t k = history->bound; k < history->match_count; k++)
             is_match |= history->is_match[k];
-        if (is_match)
-            continue;
-        char line[700];
-        struct lines before = lines;
-        add_line(&lines, "");
-        size_t nearest = history_nearest(history, &server->parts[i].dump, add_line, &lines);
-        snprintf(line, sizeof(line),
-                 "owner %u: nearest to the state after %zu of %zu (durable %zu):", i, nearest,
-                 history->count, history->bound);
-        add_line(&before, line);
-        if (before.size > 0 && lines.size < before.size)
-            *before.text = '\n';
-        if (nearest < history->count) {
-            char op[500];
-            op_to_text(&history->records[nearest]->op, op, sizeof(op));
-            snprintf(line, sizeof(line), "the next would be %s", op);
-            add_line(&lines, line);
-        }
+        if (!is_match)
+            explain_owner(server, history, i, &lines);
     }
-    world_fail(world, "server %u found a state that is no prefix: %s%s", server->number, text,
-               details);
+    world_fail(server->world, "server %u found a state that is no prefix: %s%s", server->number,
+               text, details);
 }
 
 /* Learn the volume's inode numbers from what was found; those known must be the same. */

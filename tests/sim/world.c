@@ -53,8 +53,9 @@ bool world_excuses(const struct server *server, int err)
     if (world->is_calm)
         return false;
     if (err == -EIO || err == -ETIMEDOUT || err == -VV_ERR_UNKNOWN)
+        /* A sync that waited too long for space, which came at last, does not say ENOSPC. */
         return mode->plan.fail_permille > 0 || mode->plan.unknown_permille > 0 ||
-               mode->outages > 0 || mode->disk_errors_per_10000 > 0;
+               mode->outages > 0 || mode->shortages > 0 || mode->disk_errors_per_10000 > 0;
     return err == -ENOSPC && mode->shortages > 0;
 }
 
