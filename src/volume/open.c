@@ -8,6 +8,7 @@
 #define MEMORY_MIN (16ull << 20)
 #define COMMIT_DELAY_DEFAULT_NS VV_NS_PER_S
 #define SYNC_TIMEOUT_DEFAULT_NS (30 * VV_NS_PER_S)
+#define LIVE_EPOCHS_FLUSH 8       /* live epochs (openings without a flush) that are worth one */
 #define REPLAYED_OBJECTS_FLUSH 16 /* log objects replayed that are worth a flush */
 
 static uint64_t bounded(uint64_t value, uint64_t low, uint64_t high)
@@ -146,6 +147,8 @@ static int open_log(struct vv_volume *volume, const struct vv_volume_options *op
         .ring = volume->ring,
         .journal_id = volume->journal != NULL ? vv_journal_id(volume->journal) : NULL,
         .is_abandoning_journal = options->is_abandoning_journal,
+        .is_journal_holding_records =
+            volume->journal != NULL && !vv_journal_is_empty(volume->journal),
         .is_syncing_replay = options->is_syncing_replay,
         .on_store_state = on_store_state,
         .on_store_state_arg = volume,
@@ -167,8 +170,10 @@ static int open_log(struct vv_volume *volume, const struct vv_volume_options *op
     volume->bucket_commit = vv_log_last_commit(volume->log);
     volume->finalised_commit = volume->bucket_commit;
     TRY(replay_journal(volume, volume->bucket_commit, is_current, &last));
+    TRY(vv_space_adopt(volume));
     volume->journaled_commit = last;
-    volume->is_flush_due = volume->tail_count > REPLAYED_OBJECTS_FLUSH;
+    volume->is_flush_due = volume->tail_count > REPLAYED_OBJECTS_FLUSH ||
+                           vv_log_manifest(volume->log)->epoch_count > LIVE_EPOCHS_FLUSH;
     volume->tail_count = 0;
     return vv_commit_init(volume, last + 1);
 }
@@ -280,6 +285,9 @@ int vv_volume_close(struct vv_volume *volume)
         err = vv_volume_sync_bucket(volume);
         if (err == 0)
             err = vv_volume_flush(volume);
+        /* The store has it all: an empty journal can be left behind, or taken to another volume's life. */
+        if (err == 0 && volume->journal != NULL && !volume->is_fenced)
+            err = vv_journal_reset(volume->journal, volume->open->number);
         if (err < 0 && vv_volume_sync(volume, 0) == 0)
             err = 0; /* the journal has it all */
     }

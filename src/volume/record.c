@@ -8,7 +8,8 @@
  *     varint  data id, varint inode, varint extent index, varint from, varint to
  *     u8      0 = zeros, 1 = bytes follow, 2 = a frame in a data segment follows
  *     for 1:  to - from bytes
- *     for 2:  varint epoch, varint counter, varint index, varint offset, varint length */
+ *     for 2:  varint epoch, varint counter, varint index, varint offset, varint length, and
+ *             varint bytes of all frames of that segment (its total, which only this may know) */
 #include <assert.h>
 #include <string.h>
 
@@ -18,7 +19,8 @@
 
 enum { LAYER_ZERO = 0, LAYER_BYTES = 1, LAYER_FRAME = 2 };
 
-static void encode_layer(const struct vv_layer *layer, struct vv_writer *writer)
+static void encode_layer(const struct vv_volume *volume, const struct vv_layer *layer,
+                         struct vv_writer *writer)
 {
     const struct vv_extent *extent = layer->extent;
     vv_writer_varint(writer, extent->data->id);
@@ -35,6 +37,7 @@ static void encode_layer(const struct vv_layer *layer, struct vv_writer *writer)
         vv_writer_varint(writer, layer->loc.index);
         vv_writer_varint(writer, layer->loc.offset);
         vv_writer_varint(writer, layer->loc.len);
+        vv_writer_varint(writer, vv_segref_find(volume, &layer->loc.segment)->bytes);
     } else {
         vv_writer_u8(writer, LAYER_BYTES);
         vv_writer_bytes(writer, layer->buf->data + (layer->from - layer->buf_at),
@@ -58,7 +61,7 @@ int vv_record_encode(struct vv_volume *volume, struct vv_commit *commit, struct 
         count++;
     vv_writer_varint(writer, count);
     vv_list_each (node, &commit->layers)
-        encode_layer(vv_list_entry(node, struct vv_layer, in_commit), writer);
+        encode_layer(volume, vv_list_entry(node, struct vv_layer, in_commit), writer);
     return vv_writer_check(writer);
 }
 
@@ -68,6 +71,7 @@ struct place {
     uint32_t from, to;
     struct vv_bytes bytes;
     struct vv_frame_loc loc;
+    uint64_t segment_bytes;
     uint8_t kind;
 };
 
@@ -94,6 +98,7 @@ static int decode_place(struct vv_cursor *cursor, struct place *place)
         place->loc.index = (uint32_t)vv_cursor_varint(cursor);
         place->loc.offset = (uint32_t)vv_cursor_varint(cursor);
         place->loc.len = (uint32_t)vv_cursor_varint(cursor);
+        place->segment_bytes = vv_cursor_varint(cursor);
     }
     return vv_cursor_check(cursor);
 }
@@ -120,6 +125,8 @@ static int apply_place(struct vv_volume *volume, struct vv_commit *commit,
         layer->loc = place->loc;
         err = vv_segref_hold(volume, &place->loc.segment);
         layer->state = VV_LAYER_SEALED;
+        if (err == 0)
+            vv_segref_find(volume, &place->loc.segment)->bytes = place->segment_bytes;
     } else if (place->kind == LAYER_BYTES) {
         layer->buf = vv_buf_new(place->to - place->from, &volume->dirty_budget);
         err = layer->buf == NULL ? -ENOMEM : 0;

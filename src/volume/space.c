@@ -17,8 +17,7 @@ static uint64_t id_hash(const struct vv_segment_id *id)
     return vv_mix64(vv_mix64(id->epoch * 2 + id->kind) + id->counter + ((uint64_t)id->volume << 40));
 }
 
-static struct vv_segref *segref_find(const struct vv_volume *volume,
-                                     const struct vv_segment_id *id)
+struct vv_segref *vv_segref_find(const struct vv_volume *volume, const struct vv_segment_id *id)
 {
     struct vv_map_node *node = vv_map_find(&volume->segrefs, id_hash(id));
     for (; node != NULL; node = vv_map_next(node)) {
@@ -31,7 +30,7 @@ static struct vv_segref *segref_find(const struct vv_volume *volume,
 
 int vv_segref_hold(struct vv_volume *volume, const struct vv_segment_id *id)
 {
-    struct vv_segref *ref = segref_find(volume, id);
+    struct vv_segref *ref = vv_segref_find(volume, id);
     if (ref == NULL) {
         ref = vv_zalloc(sizeof *ref);
         if (ref == NULL)
@@ -45,7 +44,7 @@ int vv_segref_hold(struct vv_volume *volume, const struct vv_segment_id *id)
 
 void vv_segref_release(struct vv_volume *volume, const struct vv_segment_id *id)
 {
-    struct vv_segref *ref = segref_find(volume, id);
+    struct vv_segref *ref = vv_segref_find(volume, id);
     assert(ref != NULL && ref->holds > 0);
     if (--ref->holds > 0)
         return;
@@ -55,7 +54,7 @@ void vv_segref_release(struct vv_volume *volume, const struct vv_segment_id *id)
 
 bool vv_segref_is_held(const struct vv_volume *volume, const struct vv_segment_id *id)
 {
-    return segref_find(volume, id) != NULL;
+    return vv_segref_find(volume, id) != NULL;
 }
 
 static struct vv_candidate *candidate_find(const struct vv_volume *volume,
@@ -419,7 +418,7 @@ static int sweep_one(struct vv_volume *volume, const struct vv_segment_id *id)
         candidate_remove(volume, id);
         return 0;
     }
-    if (total > 0)
+    if (total > 0 || id->kind == VV_SEGMENT_DATA)
         TRY(check_directory(volume, id));
     const struct vv_candidate *candidate = candidate_find(volume, id);
     if (candidate == NULL || !is_deletable(volume, candidate))
@@ -527,6 +526,30 @@ void vv_space_fiber(void *arg)
 }
 
 /* ---- at opening ---- */
+
+static int adopt(struct vv_volume *volume, const struct vv_segref *ref)
+{
+    int64_t total, live;
+    TRY(sums_of(volume, &ref->id, &total, &live));
+    if (total != 0)
+        return 0;
+    struct vv_new_segment *segment = vv_zalloc(sizeof *segment);
+    if (segment == NULL)
+        return -ENOMEM;
+    segment->id = ref->id;
+    segment->bytes = ref->bytes;
+    vv_list_push_back(&volume->new_segments, &segment->node);
+    return 0;
+}
+
+int vv_space_adopt(struct vv_volume *volume)
+{
+    struct vv_map_node *node = NULL;
+    /* Nothing else runs yet: the map stays as it is while this suspends. */
+    while ((node = vv_map_walk(&volume->segrefs, node)) != NULL)
+        TRY(adopt(volume, vv_container_of(node, struct vv_segref, node)));
+    return 0;
+}
 
 static int load_range(struct vv_volume *volume, struct vv_bytes key, struct vv_bytes value)
 {

@@ -126,6 +126,7 @@ static void upload_run(void *arg)
     struct upload *upload = arg;
     struct vv_volume *volume = upload->volume;
     int err = upload_put(upload);
+    vv_segref_find(volume, &upload->id)->bytes = upload->record->bytes;
     if (err == -VV_ERR_FENCED || err == -VV_ERR_NOT_OURS)
         vv_volume_fence(volume);
     for (size_t i = 0; i < upload->count; i++) {

@@ -135,6 +135,7 @@ struct vv_segref {
     struct vv_map_node node;
     struct vv_segment_id id;
     uint32_t holds;
+    uint64_t bytes; /* of its frames; 0 = not known here */
 };
 
 /* A segment whose live bytes may have reached zero. */
@@ -270,6 +271,10 @@ int vv_extent_stretches(const struct vv_extent *extent, uint64_t first, uint64_t
 
 /* ---- segrefs, candidates (space.c) ---- */
 MUST_CHECK int vv_segref_hold(struct vv_volume *volume, const struct vv_segment_id *id);
+/* NULL when nothing holds it. */
+struct vv_segref *vv_segref_find(const struct vv_volume *volume, const struct vv_segment_id *id);
+/* After the journal was replayed: segments that only it knew get their records with the next unit. Suspends. */
+MUST_CHECK int vv_space_adopt(struct vv_volume *volume);
 void vv_segref_release(struct vv_volume *volume, const struct vv_segment_id *id);
 bool vv_segref_is_held(const struct vv_volume *volume, const struct vv_segment_id *id);
 void vv_candidate_add(struct vv_volume *volume, const struct vv_segment_id *id, uint64_t commit);

@@ -415,6 +415,7 @@ class Volume:
             elif kind == 2:
                 epoch, counter, index, offset, length = cursor.varints(5)
                 what = (False, epoch, counter, index, offset, length)
+                cursor.varint()
             self.layers.setdefault((data_id, extent), []).append((commit, start, end, what))
         cursor.end()
 
