@@ -1,0 +1,425 @@
+/* The 9P server over a unix socket, on a file system in memory: sessions, several clients at once,
+ * messages that make no sense, and each allocation failing in turn. */
+#include <errno.h>
+#include <fcntl.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/xattr.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/text.h"
+#include "front/ninep/codec.h"
+#include "front/ninep/ninep.h"
+#include "unit/fs/fake_volume.h"
+
+#define TEXT(text) ((struct vv_bytes){(const uint8_t *)(text), strlen(text)})
+#define TIMEOUT_NS (10 * VV_NS_PER_S)
+#define BUF_BYTES (1u << 16)
+
+static struct vv_volume *volume;
+static struct vv_fs *fs;
+static struct vv_ninep *ninep;
+static char address[108];
+
+struct client {
+    struct vv_socket *socket;
+    uint16_t tag;
+    uint8_t out[BUF_BYTES];
+    uint8_t in[BUF_BYTES];
+    size_t in_len;  /* bytes in `in` */
+    size_t in_used; /* of the message looked at last */
+};
+
+/* ---- a client ---- */
+
+static int send_bytes(struct client *client, const void *bytes, size_t len)
+{
+    struct iovec iov = {(void *)bytes, len};
+    return vv_socket_send(client->socket, &iov, 1, vv_rt_now_ns() + TIMEOUT_NS);
+}
+
+static int send_request(struct client *client, struct vv_ninep_request request)
+{
+    struct vv_writer writer = vv_writer_of(client->out, sizeof(client->out));
+    TRY(vv_ninep_encode_request(&writer, &request));
+    return send_bytes(client, writer.ptr, writer.len);
+}
+
+/* The next reply; its bytes are good until the call after it. -EPIPE at the end of the stream. */
+static int receive(struct client *client, struct vv_ninep_reply *out_reply)
+{
+    client->in_len -= client->in_used;
+    memmove(client->in, client->in + client->in_used, client->in_len);
+    client->in_used = 0;
+    size_t need = 4;
+    while (client->in_len < need) {
+        ssize_t len =
+            vv_socket_recv(client->socket, client->in + client->in_len,
+                           sizeof(client->in) - client->in_len, vv_rt_now_ns() + TIMEOUT_NS);
+        if (len <= 0)
+            return len < 0 ? (int)len : -EPIPE;
+        client->in_len += (size_t)len;
+        if (client->in_len >= 4)
+            need = vv_ninep_size(client->in);
+    }
+    need = vv_ninep_size(client->in);
+    if (client->in_len < need)
+        return -EMSGSIZE; /* grew in two steps: not in these tests */
+    client->in_used = need;
+    return vv_ninep_decode_reply(client->in, need, out_reply);
+}
+
+/* Send and wait: 0, the server's error below 0, or what the connection says. */
+static int call(struct client *client, struct vv_ninep_request request,
+                struct vv_ninep_reply *out_reply)
+{
+    request.tag = ++client->tag;
+    TRY(send_request(client, request));
+    TRY(receive(client, out_reply));
+    if (out_reply->tag != request.tag)
+        return -EBADMSG;
+    if (out_reply->type == VV_NINEP_RLERROR)
+        return -(int)out_reply->error;
+    return out_reply->type == request.type + 1 ? 0 : -EBADMSG;
+}
+
+static int open_client(struct client *client)
+{
+    *client = (struct client){0};
+    return vv_socket_connect(address, vv_rt_now_ns() + TIMEOUT_NS, &client->socket);
+}
+
+static void close_client(struct client *client)
+{
+    if (client->socket)
+        vv_socket_close(client->socket);
+    client->socket = NULL;
+}
+
+static int start_session(struct client *client, uint32_t root)
+{
+    struct vv_ninep_reply reply;
+    TRY(open_client(client));
+    TRY(call(client,
+             (struct vv_ninep_request){
+                 .type = VV_NINEP_TVERSION, .msize = 32768, .name = TEXT(VV_NINEP_VERSION)},
+             &reply));
+    return call(client,
+                (struct vv_ninep_request){
+                    .type = VV_NINEP_TATTACH, .fid = root, .newfid = VV_NINEP_NOFID, .n_uname = 0},
+                &reply);
+}
+
+static int walk(struct client *client, uint32_t fid, uint32_t newfid, const char *name)
+{
+    struct vv_ninep_reply reply;
+    return call(client,
+                (struct vv_ninep_request){.type = VV_NINEP_TWALK,
+                                          .fid = fid,
+                                          .newfid = newfid,
+                                          .name_count = name ? 1 : 0,
+                                          .names = {name ? TEXT(name) : TEXT("")}},
+                &reply);
+}
+
+static int clunk(struct client *client, uint32_t fid)
+{
+    struct vv_ninep_reply reply;
+    return call(client, (struct vv_ninep_request){.type = VV_NINEP_TCLUNK, .fid = fid}, &reply);
+}
+
+static int create(struct client *client, uint32_t dir, uint32_t fid, const char *name)
+{
+    struct vv_ninep_reply reply;
+    TRY(walk(client, dir, fid, NULL));
+    return call(client,
+                (struct vv_ninep_request){.type = VV_NINEP_TLCREATE,
+                                          .fid = fid,
+                                          .name = TEXT(name),
+                                          .flags = O_RDWR,
+                                          .mode = 0644,
+                                          .gid = 0},
+                &reply);
+}
+
+static int lock(struct client *client, uint32_t fid, uint8_t type)
+{
+    struct vv_ninep_reply reply;
+    TRY(call(client,
+             (struct vv_ninep_request){
+                 .type = VV_NINEP_TLOCK,
+                 .fid = fid,
+                 .lock = {.type = type, .proc_id = 1, .client_id = TEXT("client")}},
+             &reply));
+    return reply.status;
+}
+
+/* ---- the tests ---- */
+
+/* A bit of everything. The first error. */
+static int session(struct client *client, const char *name)
+{
+    struct vv_ninep_reply reply;
+    TRY(start_session(client, 1));
+    TRY(create(client, 1, 2, name));
+    TRY(call(client,
+             (struct vv_ninep_request){
+                 .type = VV_NINEP_TWRITE, .fid = 2, .offset = 3, .data = TEXT("hello")},
+             &reply));
+    TRY(call(client, (struct vv_ninep_request){.type = VV_NINEP_TREAD, .fid = 2, .count = 100},
+             &reply));
+    if (reply.data.len != 8 || memcmp(reply.data.ptr, "\0\0\0hello", 8) != 0)
+        return -EBADMSG;
+    TRY(lock(client, 2, VV_NINEP_LOCK_WRLCK));
+    TRY(walk(client, 1, 3, name));
+    TRY(call(client,
+             (struct vv_ninep_request){
+                 .type = VV_NINEP_TXATTRCREATE, .fid = 3, .name = TEXT("user.key"), .size = 5},
+             &reply));
+    TRY(call(client,
+             (struct vv_ninep_request){.type = VV_NINEP_TWRITE, .fid = 3, .data = TEXT("value")},
+             &reply));
+    TRY(clunk(client, 3));
+    TRY(call(client,
+             (struct vv_ninep_request){
+                 .type = VV_NINEP_TXATTRWALK, .fid = 2, .newfid = 3, .name = TEXT("user.key")},
+             &reply));
+    if (reply.size != 5)
+        return -EBADMSG;
+    TRY(walk(client, 1, 4, NULL));
+    TRY(call(client, (struct vv_ninep_request){.type = VV_NINEP_TLOPEN, .fid = 4}, &reply));
+    TRY(call(client, (struct vv_ninep_request){.type = VV_NINEP_TREADDIR, .fid = 4, .count = 4096},
+             &reply));
+    if (reply.data.len < 3 * 24)
+        return -EBADMSG;
+    TRY(call(client, (struct vv_ninep_request){.type = VV_NINEP_TGETATTR, .fid = 2, .mask = 0x3fff},
+             &reply));
+    if (reply.getattr.size != 8 || reply.getattr.mode != (S_IFREG | 0644))
+        return -EBADMSG;
+    TRY(call(client,
+             (struct vv_ninep_request){.type = VV_NINEP_TUNLINKAT, .fid = 1, .name = TEXT(name)},
+             &reply));
+    return clunk(client, 2);
+}
+
+static void test_session(void)
+{
+    static struct client client;
+    tap_is_int(session(&client, "file"), 0, "a session");
+    close_client(&client);
+}
+
+static void test_locks(void)
+{
+    static struct client one, two;
+    tap_is_int(start_session(&one, 1), 0, "a client");
+    tap_is_int(create(&one, 1, 2, "locked"), 0, "makes a file");
+    tap_is_int(start_session(&two, 1), 0, "another one");
+    struct vv_ninep_reply reply;
+    tap_is_int(walk(&two, 1, 2, "locked"), 0, "finds it");
+    tap_is_int(lock(&two, 2, VV_NINEP_LOCK_RDLCK), -EBADF, "must open it to lock it");
+    tap_is_int(call(&two,
+                    (struct vv_ninep_request){.type = VV_NINEP_TLOPEN, .fid = 2, .flags = O_RDWR},
+                    &reply),
+               0, "opens it");
+    tap_is_int(lock(&one, 2, VV_NINEP_LOCK_WRLCK), VV_NINEP_LOCK_SUCCESS, "the first locks it");
+    tap_is_int(lock(&two, 2, VV_NINEP_LOCK_RDLCK), VV_NINEP_LOCK_BLOCKED, "the other has to wait");
+    tap_is_int(clunk(&one, 2), 0, "the first clunks it");
+    tap_is_int(lock(&two, 2, VV_NINEP_LOCK_RDLCK), VV_NINEP_LOCK_SUCCESS, "which unlocks it");
+    close_client(&two);
+    tap_is_int(walk(&one, 1, 3, "locked"), 0, "once more");
+    tap_is_int(call(&one,
+                    (struct vv_ninep_request){.type = VV_NINEP_TLOPEN, .fid = 3, .flags = O_RDWR},
+                    &reply),
+               0, "opened");
+    int status = VV_NINEP_LOCK_BLOCKED;
+    for (int i = 0; i < 1000 && status == VV_NINEP_LOCK_BLOCKED; i++) {
+        vv_fiber_yield();
+        status = lock(&one, 3, VV_NINEP_LOCK_WRLCK);
+    }
+    tap_is_int(status, VV_NINEP_LOCK_SUCCESS, "a connection that ends unlocks");
+    close_client(&one);
+}
+
+/* Many requests in one piece; a flush is answered behind what it flushes. */
+static void test_pipeline(void)
+{
+    static struct client client;
+    tap_is_int(start_session(&client, 1), 0, "a client");
+    tap_is_int(create(&client, 1, 2, "pipe"), 0, "makes a file");
+    struct vv_writer writer = vv_writer_new();
+    int err = 0;
+    for (uint16_t i = 0; i < 1000 && err == 0; i++) {
+        struct vv_ninep_request request = {
+            .type = VV_NINEP_TWRITE, .tag = i, .fid = 2, .offset = i, .data = TEXT("x")};
+        err = vv_ninep_encode_request(&writer, &request);
+    }
+    struct vv_ninep_request flush = {.type = VV_NINEP_TFLUSH, .tag = 2000, .oldtag = 999};
+    if (err == 0)
+        err = vv_ninep_encode_request(&writer, &flush);
+    tap_is_int(err, 0, "a thousand writes and a flush");
+    tap_is_int(send_bytes(&client, writer.ptr, writer.len), 0, "sent");
+    vv_writer_done(&writer);
+    int answered_count = 0;
+    int write_at = -1, flush_at = -1;
+    struct vv_ninep_reply reply;
+    while (answered_count < 1001 && receive(&client, &reply) == 0) {
+        write_at = reply.tag == flush.oldtag ? answered_count : write_at;
+        flush_at = reply.tag == flush.tag ? answered_count : flush_at;
+        answered_count++;
+    }
+    tap_is_int(answered_count, 1001, "and all answered");
+    tap_ok(write_at >= 0 && flush_at > write_at, "the flush behind its write");
+    tap_is_int(
+        call(&client, (struct vv_ninep_request){.type = VV_NINEP_TGETATTR, .fid = 2}, &reply), 0,
+        "the file");
+    tap_is_int((int64_t)reply.getattr.size, 1000, "has them all");
+    /* Tversion ends everything: all fids are gone. */
+    tap_is_int(call(&client,
+                    (struct vv_ninep_request){
+                        .type = VV_NINEP_TVERSION, .msize = 8192, .name = TEXT(VV_NINEP_VERSION)},
+                    &reply),
+               0, "a new version");
+    tap_is_int(clunk(&client, 2), -EBADF, "has no fids");
+    close_client(&client);
+}
+
+/* What a client sends until the server hangs up, or nothing more. */
+static void send_noise(uint64_t seed)
+{
+    static struct client client;
+    struct vv_volume noise = {.random = seed};
+    if (start_session(&client, 1) < 0) {
+        close_client(&client);
+        return;
+    }
+    for (int i = 0; i < 40; i++) {
+        uint8_t bytes[128];
+        size_t body_len = (size_t)fake_random(&noise, sizeof(bytes) - 7);
+        for (size_t at = 7; at < sizeof(bytes); at++)
+            bytes[at] = (uint8_t)fake_random(&noise, fake_random(&noise, 2) ? 4 : 256);
+        vv_store_u32(bytes, (uint32_t)(7 + body_len));
+        bytes[4] = (uint8_t)(fake_random(&noise, 10) ? 2 * fake_random(&noise, 62)
+                                                     : fake_random(&noise, 256));
+        bytes[5] = (uint8_t)i;
+        bytes[6] = 1;
+        if (bytes[4] == VV_NINEP_TFLUSH)
+            bytes[7] = (uint8_t)(i - 1);
+        if (send_bytes(&client, bytes, 7 + body_len) < 0)
+            break;
+        struct vv_ninep_reply reply;
+        if (fake_random(&noise, 2) && receive(&client, &reply) < 0)
+            break;
+    }
+    close_client(&client);
+}
+
+static void test_hostile(void)
+{
+    static struct client client, witness;
+    struct vv_ninep_reply reply;
+    tap_is_int(start_session(&witness, 1), 0, "a witness");
+    static const struct {
+        const char *name, *bytes;
+        size_t len;
+    } bad[] = {
+        {"a size of nothing", "\0\0\0\0", 4},
+        {"a size below the header's", "\6\0\0\0\x64\0", 6},
+        {"a size above msize", "\1\0\0\x7f\x64\0\0", 7},
+        {"another protocol", "GET / HTTP/1.1\r\n\r\n", 18},
+    };
+    for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+        int err = open_client(&client);
+        if (err == 0)
+            err = send_bytes(&client, bad[i].bytes, bad[i].len);
+        tap_is_int(err, 0, "%s", bad[i].name);
+        tap_is_int(receive(&client, &reply), -EPIPE, "ends the connection");
+        close_client(&client);
+    }
+    tap_is_int(open_client(&client), 0, "a client");
+    tap_is_int(clunk(&client, 1), -EPROTO, "that sends no version is refused");
+    close_client(&client);
+
+    for (uint64_t seed = 1; seed <= 150; seed++)
+        send_noise(seed);
+    tap_is_int(walk(&witness, 1, 9, NULL), 0, "the witness has not noticed");
+    close_client(&witness);
+}
+
+/* A session in which the n-th allocation fails, n = 0, 1, ... The client uses none but its
+ * socket's. */
+static void test_no_memory(void)
+{
+    static struct client client;
+    int64_t n = 0;
+    int err;
+    do {
+        char name[32];
+        vv_format(name, sizeof(name), "memory%lld", (long long)n);
+        vv_alloc_fail_at(n, false);
+        err = session(&client, name);
+        close_client(&client);
+        for (int i = 0; i < 100 && !vv_alloc_failed(); i++)
+            vv_fiber_yield();
+        n++;
+    } while (vv_alloc_failed() && n < 2000);
+    vv_alloc_fail_at(-1, false);
+    tap_ok(n > 20 && n < 2000, "%lld allocations failed in turn", (long long)n - 1);
+    tap_is_int(err, 0, "the session without a failure");
+}
+
+static bool is_quiet(void)
+{
+    struct vv_ninep_stats stats;
+    vv_ninep_stats(ninep, &stats);
+    return stats.connections == 0 && stats.fids == 0;
+}
+
+static int open_server(void)
+{
+    vv_format(address, sizeof(address), "unix:/tmp/varve-test-ninep.%d", (int)getpid());
+    struct vv_ninep_options options = {.address = address, .door = 3, .msize_max = 32768};
+    volume = fake_volume_new(1);
+    volume->miss_permille = 100;
+    TRY(vv_fs_open(volume, &fs));
+    return vv_ninep_listen(fs, &options, &ninep);
+}
+
+static void run(void *arg)
+{
+    int err = open_server();
+    tap_is_int(err, 0, "the server listens");
+    if (err < 0)
+        return;
+    test_session();
+    test_locks();
+    test_pipeline();
+    test_hostile();
+    test_no_memory();
+    for (int i = 0; i < 10000 && !is_quiet(); i++)
+        vv_fiber_yield();
+    tap_ok(is_quiet(), "no connection and no fid is left");
+    static struct client client;
+    tap_is_int(start_session(&client, 1), 0, "a last client");
+    vv_ninep_close(ninep);
+    struct vv_ninep_reply reply;
+    tap_is_int(receive(&client, &reply), -EPIPE, "is cut off when the server closes");
+    close_client(&client);
+    vv_fs_close(fs);
+    fake_volume_free(volume);
+    unlink(address + 5);
+}
+
+static void drop_line(void *arg, enum vv_log_level level, const char *line)
+{
+}
+
+int main(void)
+{
+    const struct vv_rt_options options = {.workers = 1};
+    vv_log_set_sink(drop_line, NULL);
+    tap_is_int(vv_rt_run(&options, run, NULL), 0, "the runtime ends well");
+    return tap_done();
+}
