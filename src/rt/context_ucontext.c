@@ -1,5 +1,6 @@
 #include "rt/context_impl.h"
 
+#include <signal.h>
 #include <stdint.h>
 
 #if !VV_CONTEXT_ASM
@@ -25,8 +26,10 @@ void vv_context_init(struct vv_context *context, void *stack, size_t size, void 
                 (unsigned)bits);
 }
 
+/* swapcontext switches the signal mask, too; ours belongs to the thread. */
 void vv_context_switch(struct vv_context *from, struct vv_context *to)
 {
+    pthread_sigmask(SIG_SETMASK, NULL, &to->ucontext.uc_sigmask);
     swapcontext(&from->ucontext, &to->ucontext);
 }
 

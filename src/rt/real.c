@@ -38,12 +38,28 @@ unsigned vv_real_cpu_count(void)
 /* ---- spinning ---- */
 
 #define SPIN_STEP_NS 4000ull
+/* A gap of this length between two looks is a processor taken away. */
+#define SPIN_GAP_NS 100000ull
+#define SPIN_CROWDED_NS (10 * VV_NS_PER_MS)
 
-/* Waking takes about as long as polling lasts at most, so an event that was met asleep came earlier
- * than it seems. */
+uint64_t vv_spin_begin(struct vv_spin *spin, uint64_t now_ns)
+{
+    spin->looked_ns = now_ns;
+    return now_ns < spin->crowded_until_ns ? now_ns : now_ns + spin->now_ns;
+}
+
+bool vv_spin_go_on(struct vv_spin *spin, uint64_t now_ns)
+{
+    bool is_gap = now_ns - spin->looked_ns > SPIN_GAP_NS;
+    spin->looked_ns = now_ns;
+    if (is_gap)
+        spin->crowded_until_ns = now_ns + SPIN_CROWDED_NS;
+    return !is_gap;
+}
+
 void vv_spin_learn(struct vv_spin *spin, uint64_t waited_ns)
 {
-    if (waited_ns > 2 * spin->max_ns) {
+    if (waited_ns > spin->max_ns) {
         spin->now_ns = spin->now_ns > SPIN_STEP_NS ? spin->now_ns / 2 : 0;
         return;
     }
@@ -75,6 +91,7 @@ static void real_post(struct vv_reactor *reactor, struct vv_post *post)
     while (!atomic_compare_exchange_weak(&real->inbox, &head, post));
     if (!atomic_load(&real->is_sleeping) || !atomic_exchange(&real->is_sleeping, false))
         return;
+    atomic_store_explicit(&real->woken_ns, vv_real_now_ns(NULL), memory_order_relaxed);
     uint64_t one = 1;
     ssize_t written = write(real->wake_fd, &one, sizeof(one));
     assert(written == sizeof(one));
@@ -162,7 +179,7 @@ static void run_timers(struct vv_real *real, uint64_t now_ns)
 /* Poll from `from_ns` until something happens; false when it is time to sleep. */
 static bool spin(struct vv_real *real, uint64_t from_ns)
 {
-    uint64_t until_ns = from_ns + real->spin.now_ns;
+    uint64_t until_ns = vv_spin_begin(&real->spin, from_ns);
     uint64_t next_ns = vv_timer_heap_next(&real->base.timers);
     uint64_t now_ns = from_ns;
     while (now_ns < until_ns) {
@@ -176,6 +193,8 @@ static bool spin(struct vv_real *real, uint64_t from_ns)
         now_ns = vv_real_now_ns(NULL);
         if (next_ns <= now_ns)
             return true;
+        if (!vv_spin_go_on(&real->spin, now_ns))
+            break;
     }
     return false;
 }
@@ -183,6 +202,8 @@ static bool spin(struct vv_real *real, uint64_t from_ns)
 static void sleep_for_event(struct vv_real *real, uint64_t now_ns)
 {
     uint64_t next_ns = vv_timer_heap_next(&real->base.timers);
+    if (next_ns <= now_ns)
+        return;
     uint64_t timeout_ns = next_ns == VV_NEVER ? VV_NEVER : next_ns - now_ns;
     bool is_trimming = real->base.pool_count > VV_FIBERS_POOLED_IDLE_MAX;
     is_trimming = is_trimming && timeout_ns > TRIM_DELAY_NS;
@@ -197,15 +218,34 @@ static void sleep_for_event(struct vv_real *real, uint64_t now_ns)
         vv_reactor_trim(&real->base, VV_FIBERS_POOLED_IDLE_MAX);
 }
 
+/* When the event came that has ended a sleep which began after `from_ns`: who posted has said so, a
+ * timer is known, and others are taken to have come at half time, for waking takes long. */
+static uint64_t event_time_ns(const struct vv_real *real, uint64_t from_ns, uint64_t timer_ns)
+{
+    uint64_t now_ns = vv_real_now_ns(NULL);
+    uint64_t woken_ns = atomic_load_explicit(&real->woken_ns, memory_order_relaxed);
+    if (woken_ns > from_ns)
+        return woken_ns;
+    return timer_ns <= now_ns ? timer_ns : from_ns + (now_ns - from_ns) / 2;
+}
+
 /* Nothing is runnable: wait for an event. */
 static void wait_for_event(struct vv_real *real)
 {
     uint64_t from_ns = vv_real_now_ns(NULL);
-    if (poll_descriptors(real, 0) > 0 || vv_timer_heap_next(&real->base.timers) <= from_ns)
+    uint64_t timer_ns = vv_timer_heap_next(&real->base.timers);
+    if (poll_descriptors(real, 0) > 0 || timer_ns <= from_ns)
         return;
-    if (!spin(real, from_ns))
-        sleep_for_event(real, vv_real_now_ns(NULL));
-    vv_spin_learn(&real->spin, vv_real_now_ns(NULL) - from_ns);
+    bool is_met = spin(real, from_ns);
+    uint64_t now_ns = vv_real_now_ns(NULL);
+    vv_spin_go_on(&real->spin, now_ns);
+    if (is_met) {
+        vv_spin_learn(&real->spin, now_ns - from_ns);
+        return;
+    }
+    atomic_store_explicit(&real->woken_ns, 0, memory_order_relaxed);
+    sleep_for_event(real, now_ns);
+    vv_spin_learn(&real->spin, event_time_ns(real, from_ns, timer_ns) - from_ns);
 }
 
 /* ---- the loop ---- */

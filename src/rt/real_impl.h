@@ -16,10 +16,17 @@
 /* How long to poll before sleeping, judged by whether polling has paid lately. */
 struct vv_spin {
     uint64_t max_ns;
-    uint64_t now_ns; /* the present length */
+    uint64_t now_ns;           /* the present length */
+    uint64_t looked_ns;        /* while polling: the last look at the clock */
+    uint64_t crowded_until_ns; /* no polling until then: others need the processor */
 };
 
-/* After polling, or a sleep, has ended with an event `waited_ns` after the last one. */
+/* Begin to poll; returns until when. */
+uint64_t vv_spin_begin(struct vv_spin *spin, uint64_t now_ns);
+/* Between two looks. False when polling has to end: a gap between looks tells that the processor
+ * was taken away, and who polls then only makes the scheduler less willing to give it back. */
+bool vv_spin_go_on(struct vv_spin *spin, uint64_t now_ns);
+/* An event has come `waited_ns` after the last one. */
 void vv_spin_learn(struct vv_spin *spin, uint64_t waited_ns);
 /* What a polling thread does between two looks: spares the other hyperthread. */
 void vv_spin_pause(void);
@@ -36,12 +43,14 @@ struct vv_workers {
     struct vv_reactor *reactor; /* where completions are posted */
     pthread_mutex_t lock;       /* guards all below */
     pthread_cond_t work;
-    struct vv_list queue; /* jobs */
-    atomic_size_t queued; /* also read without the lock, by the worker that spins */
-    unsigned spinning;    /* at most one */
+    struct vv_list queue;            /* jobs */
+    atomic_size_t queued;            /* also read without the lock, by the worker that spins */
+    unsigned spinning;               /* at most one */
+    atomic_uint_least64_t looked_ns; /* when the worker that spins last looked at the clock */
     unsigned sleeping;
     bool is_stopping;
     struct vv_spin spin;
+    uint64_t idle_ns;      /* when a worker last found no job */
     unsigned thread_count; /* threads are made when there is a job for them */
     unsigned thread_max;
     pthread_t threads[VV_WORKERS_MAX];
@@ -110,6 +119,7 @@ struct vv_real {
     uint64_t polled_ns;              /* when the descriptors were last looked at */
     _Atomic(struct vv_post *) inbox; /* newest first; any thread adds */
     atomic_bool is_sleeping;
+    atomic_uint_least64_t woken_ns; /* when a post ended the last sleep; 0: none did */
 };
 
 /* The calling thread's real reactor; NULL in the simulation. */
