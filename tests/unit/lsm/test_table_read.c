@@ -151,7 +151,7 @@ static void test_sharing(struct rig *rig)
     for (unsigned i = 0; i < 20; i++)
         is_right &= racers[i].found == 1;
     tap_ok(is_right, "twenty fibers find a key of a cold table");
-    tap_is_int((int64_t)(vv_store_counts(rig->store)->gets - gets), 1, "with one request");
+    tap_ok(vv_store_counts(rig->store)->gets - gets <= 2, "with two requests at most");
     vv_table_unref(table);
     table = put_table(rig, 40 * KEYS, 301);
     tap_ok(table->ref.bytes > 1 << 20, "a larger table");
