@@ -119,7 +119,8 @@ struct vv_reactor;
 /* The reactor of the calling thread, NULL on others. */
 struct vv_reactor *vv_reactor_self(void);
 /* From any thread: run fn(arg) on `reactor`, outside fibers, in the order of posting (per sender).
- * The struct is the caller's and must live until fn runs. Lock-free; wakes only a sleeper. */
+ * The struct is the caller's and must live until fn runs. Lock-free; wakes only a sleeper. The call
+ * must have returned before the reactor ends: its owner joins the threads that post to it. */
 struct vv_post {
     struct vv_post *next;
     void (*fn)(void *);

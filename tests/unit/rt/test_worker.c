@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/resource.h>
 
 #include "base/alloc.h"
@@ -127,6 +128,71 @@ static void test_post(struct both *both)
     tap_ok(!was_in_fiber, "%s: outside fibers", rt);
 }
 
+/* ---- real only: two reactors that call each other ---- */
+
+#define CALLS_BETWEEN 2000
+
+struct pair {
+    struct vv_reactor *reactors[2];
+    struct vv_waitq turn[2];
+    struct vv_post post;
+    int calls;
+    pthread_t thread;
+    atomic_bool has_posted; /* the first will not post again: the second may end */
+};
+
+static void take_turn(void *arg)
+{
+    struct pair *pair = arg;
+    int side = vv_reactor_self() == pair->reactors[1];
+    pair->calls++;
+    vv_waitq_wake_one(&pair->turn[side]);
+}
+
+/* The post is passed to and fro; what it protects needs no lock. */
+static void pass(struct pair *pair, int to)
+{
+    pair->post = (struct vv_post){.fn = take_turn, .arg = pair};
+    vv_reactor_post(pair->reactors[to], &pair->post);
+}
+
+static void second_main(void *arg)
+{
+    struct pair *pair = arg;
+    pair->reactors[1] = vv_reactor_self();
+    vv_waitq_init(&pair->turn[1]);
+    for (int i = 0; i < CALLS_BETWEEN; i++) {
+        pass(pair, 0);
+        vv_waitq_wait(&pair->turn[1], VV_NEVER);
+    }
+    while (!atomic_load(&pair->has_posted))
+        vv_rt_sleep_ns(10000);
+}
+
+static void *run_second(void *arg)
+{
+    struct vv_rt_options options = {.workers = 1, .spin_ns = VV_RT_SPIN_DEFAULT_NS};
+    return vv_rt_run(&options, second_main, arg) == 0 ? NULL : arg;
+}
+
+static void test_reactors(struct both *both)
+{
+    struct pair pair = {.reactors = {vv_reactor_self(), NULL}};
+    void *failed = NULL;
+    (void)both;
+    vv_waitq_init(&pair.turn[0]);
+    if (pthread_create(&pair.thread, NULL, run_second, &pair) != 0)
+        return;
+    for (int i = 0; i < CALLS_BETWEEN; i++) {
+        vv_waitq_wait(&pair.turn[0], VV_NEVER);
+        pass(&pair, 1);
+    }
+    atomic_store(&pair.has_posted, true);
+    pthread_join(pair.thread, &failed);
+    tap_ok(!failed, "real: a second reactor ends");
+    tap_is_int(pair.calls, 2 * CALLS_BETWEEN, "real: two reactors call each other");
+}
+
 /* ---- real only: waking a sleeper, idleness, signals ---- */
 
 static void *post_late(void *arg)
@@ -203,6 +269,8 @@ static void test_all(struct both *both)
 {
     test_offload(both);
     test_post(both);
+    if (both->is_real)
+        test_reactors(both);
     if (both->is_real)
         test_sleeper(both);
     test_signal(both);
