@@ -202,6 +202,10 @@ static void scan_orphans(struct vv_fs *fs)
     }
     if (found < 0 && found != -EROFS)
         vv_warn("fs", "reclaiming unlinked inodes: %s", vv_err_text(found));
+    if (found < 0 && found != -EROFS && found != -VV_ERR_FENCED) {
+        fs->is_scanning_orphans = true; /* again, after a while or at the next unlink */
+        (void)vv_waitq_wait(&fs->reclaim_wake, vv_rt_now_ns() + VV_NS_PER_S);
+    }
 }
 
 static void run_reclaimer(void *arg)

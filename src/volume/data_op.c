@@ -36,9 +36,8 @@ void vv_op_drop_data(struct vv_op *op)
         vv_list_remove(&staged->node);
         vv_layer_unref(staged->layer);
         vv_buf_unref(staged->larger_buf);
-        struct vv_extent *extent = vv_extent_find(volume, staged->data_id, staged->index);
-        if (extent != NULL)
-            vv_extent_tidy(volume, extent);
+        staged->extent->holds--;
+        vv_extent_tidy(volume, staged->extent);
         vv_free(staged);
     }
     while (!vv_list_is_empty(&op->ranges)) {
@@ -66,6 +65,18 @@ static bool is_staged_already(const struct vv_op *op, const struct vv_extent *ex
     return false;
 }
 
+/* A range of the operation, which is applied first, takes away what is there. */
+static bool is_range_staged(const struct vv_op *op, const struct vv_extent *extent)
+{
+    vv_list_each (node, &op->ranges) {
+        const struct vv_staged_range *staged = vv_list_entry(node, struct vv_staged_range, node);
+        if (staged->data == extent->data && staged->range->from <= extent->index &&
+            extent->index < staged->range->to)
+            return true;
+    }
+    return false;
+}
+
 /* Can bytes [from, to) become part of the layer on top? It must be of the open commit and only
  * in our hands, and the union must be one stretch. */
 static bool can_merge(const struct vv_op *op, const struct vv_extent *extent, uint32_t from,
@@ -74,7 +85,7 @@ static bool can_merge(const struct vv_op *op, const struct vv_extent *extent, ui
     const struct vv_layer *top = top_layer(extent);
     return top != NULL && top->commit == op->volume->open->number &&
            top->state == VV_LAYER_PLAIN && !top->is_zero && top->refs == 1 && from <= top->to &&
-           to >= top->from && !is_staged_already(op, extent);
+           to >= top->from && !is_staged_already(op, extent) && !is_range_staged(op, extent);
 }
 
 static uint32_t round_up(uint32_t value, uint32_t unit)
@@ -148,6 +159,7 @@ static int stage_layer(struct vv_op *op, uint64_t inode, uint64_t data_id, uint6
     staged->from = from;
     staged->to = to;
     staged->bytes = bytes;
+    extent->holds++;
     vv_list_push_back(&op->layers, &staged->node);
     if (bytes != NULL && can_merge(op, extent, from, to) == false)
         return stage_new_layer(op, staged);
@@ -177,6 +189,17 @@ int vv_op_write(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t off
     return 0;
 }
 
+/* The range of the open commit that begins at the same extent: its record has the same key. */
+static struct vv_range *same_range(const struct vv_data *data, uint64_t from, uint64_t commit)
+{
+    vv_list_each (node, &data->ranges) {
+        struct vv_range *range = vv_list_entry(node, struct vv_range, in_data);
+        if (range->from == from && range->commit == commit)
+            return range;
+    }
+    return NULL;
+}
+
 static int stage_range(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t from,
                        uint64_t to)
 {
@@ -193,6 +216,16 @@ static int stage_range(struct vv_op *op, uint64_t inode, uint64_t data_id, uint6
         return -ENOMEM;
     }
     data->holds++;
+    /* One record, and one range in memory, for all that begin here in this commit: the longest. */
+    uint64_t record_to = to;
+    const struct vv_range *same = same_range(data, from, volume->open->number);
+    if (same != NULL && same->to > record_to)
+        record_to = same->to;
+    vv_list_each (node, &op->ranges) {
+        const struct vv_staged_range *other = vv_list_entry(node, struct vv_staged_range, node);
+        if (other->data == data && other->range->from == from && other->range->to > record_to)
+            record_to = other->range->to;
+    }
     range->from = from;
     range->to = to;
     range->commit = volume->open->number;
@@ -202,7 +235,7 @@ static int stage_range(struct vv_op *op, uint64_t inode, uint64_t data_id, uint6
     uint8_t key[VV_VOLUME_KEY_MAX];
     uint8_t value[24];
     struct vv_writer writer = vv_writer_of(value, sizeof value);
-    vv_writer_varint(&writer, to);
+    vv_writer_varint(&writer, record_to);
     vv_writer_varint(&writer, inode);
     struct vv_bytes key_bytes = {key, vv_key_range(key, data_id, from, range->commit)};
     return vv_op_put(op, key_bytes, (struct vv_bytes){value, writer.len});
@@ -323,7 +356,15 @@ void vv_op_apply_data(struct vv_op *op)
         struct vv_staged_range *staged = vv_list_first(&op->ranges, struct vv_staged_range, node);
         vv_list_remove(&staged->node);
         detach_range(volume, staged->data, staged->range->from, staged->range->to);
-        vv_range_add(volume, staged->data, staged->range);
+        struct vv_range *same =
+            same_range(staged->data, staged->range->from, staged->range->commit);
+        if (same != NULL) {
+            same->to = same->to > staged->range->to ? same->to : staged->range->to;
+            staged->data->stamp = ++volume->stamp;
+            vv_free(staged->range);
+        } else {
+            vv_range_add(volume, staged->data, staged->range);
+        }
         staged->data->holds--;
         vv_free(staged);
     }
@@ -339,6 +380,7 @@ void vv_op_apply_data(struct vv_op *op)
     while (!vv_list_is_empty(&op->layers)) {
         struct vv_staged_layer *staged = vv_list_first(&op->layers, struct vv_staged_layer, node);
         vv_list_remove(&staged->node);
+        staged->extent->holds--;
         apply_layer(volume, staged);
         vv_free(staged);
     }

@@ -114,7 +114,7 @@ struct vv_extent *vv_extent_make(struct vv_volume *volume, struct vv_data *data,
 
 void vv_extent_tidy(struct vv_volume *volume, struct vv_extent *extent)
 {
-    if (!vv_list_is_empty(&extent->layers))
+    if (!vv_list_is_empty(&extent->layers) || extent->holds > 0)
         return;
     struct vv_data *data = extent->data;
     vv_map_remove(&volume->extents, &extent->node);

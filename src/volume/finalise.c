@@ -405,6 +405,7 @@ int vv_unit_finalise(struct unit *unit)
     struct vv_volume *volume = unit->volume;
     struct joined *joined = NULL;
     int err = -ENOMEM;
+    int reported = 0;
     while (err < 0) {
         if (joined == NULL)
             joined = vv_alloc(sizeof *joined);
@@ -425,12 +426,16 @@ int vv_unit_finalise(struct unit *unit)
         if (err == -VV_ERR_MISS)
             continue;
         vv_error("volume", "a commit waits: %s", vv_err_text(err));
-        volume->store_error = err;
+        volume->store_error = reported = err;
         volume->store_error_tries++;
         vv_waitq_wake_all(&volume->durable);
         vv_rt_sleep_ns(200 * VV_NS_PER_MS);
     }
     vv_free(joined);
+    if (reported < 0 && volume->store_error == reported) {
+        volume->store_error = 0; /* it has passed, and no put may have failed that would tell */
+        volume->store_error_tries = 0;
+    }
     write_extents(unit);
     write_reclaimed(unit);
     write_sums(unit);

@@ -81,6 +81,7 @@ struct vv_extent {
     uint64_t index;
     struct vv_list layers; /* newest first */
     uint32_t layer_count;
+    uint32_t holds;        /* staged layers that are to be attached to it */
     uint64_t stamp;        /* of its last change */
 };
 
