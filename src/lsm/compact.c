@@ -1,8 +1,10 @@
 /* Compaction: which tables are merged into the next level, and merging them.
  *
- * Level 0 goes down as a whole, as its runs overlap. Of another level one table is taken: of the
- * next few in key order the one that overlaps least of the level below, so that all get their turn
- * and the cheap ones first. */
+ * Level 0 goes down as a whole, as its runs overlap. But as long as it is small beside what it
+ * overlaps in level 1, its newest runs, those of about one size, are merged into one instead: many
+ * small flushes must not rewrite level 1 again and again. Of another level one table is taken: of
+ * the next few in key order the one that overlaps least of the level below, so that all get their
+ * turn and the cheap ones first. */
 #include <assert.h>
 #include <errno.h>
 #include <string.h>
@@ -11,6 +13,7 @@
 #include "lsm/output_impl.h"
 
 #define CANDIDATES_MAX 64
+#define SMALL_PART 4 /* level 0 is small below a quarter of what it overlaps */
 #define DUE 1000
 
 /* ---- picking ---- */
@@ -74,6 +77,8 @@ struct pick {
     size_t below_count;
     struct vv_bytes min;
     struct vv_bytes max;
+    size_t first_run; /* of level 0: this one and all newer ones */
+    bool is_staying;  /* the output stays in level 0 */
 };
 
 static struct vv_level *level_of(const struct pick *pick, unsigned down)
@@ -143,6 +148,29 @@ static void pick_table(struct pick *pick)
     *pick = best;
 }
 
+/* Merge the newest runs: each older one, too, that is not much larger than those after it together.
+ */
+static void pick_newest_runs(struct pick *pick)
+{
+    const struct vv_level *level = level_of(pick, 0);
+    size_t first = level->run_count;
+    uint64_t bytes = 0;
+    while (first > 0) {
+        size_t count;
+        struct vv_table *const *tables = vv_level_run(level, first - 1, &count);
+        uint64_t more = bytes_of(tables, count);
+        if (first + 2 <= level->run_count && more > bytes + bytes / 2)
+            break;
+        bytes += more;
+        first--;
+    }
+    pick->is_staying = true;
+    pick->first_run = first;
+    pick->above = level->tables + level->run_starts[first];
+    pick->above_count = level->count - level->run_starts[first];
+    pick->below_count = 0;
+}
+
 static bool pick_inputs(struct pick *pick)
 {
     unsigned score;
@@ -157,6 +185,9 @@ static bool pick_inputs(struct pick *pick)
     pick->above = level_of(pick, 0)->tables;
     pick->above_count = level_of(pick, 0)->count;
     find_bounds(pick);
+    uint64_t overlap = bytes_of(pick->below, pick->below_count);
+    if (bytes_of(pick->above, pick->above_count) < overlap / SMALL_PART)
+        pick_newest_runs(pick);
     return true;
 }
 
@@ -164,7 +195,7 @@ static bool pick_inputs(struct pick *pick)
  * are not so small that merging is worth it. */
 static bool is_movable(const struct pick *pick)
 {
-    if (pick->below_count > 0)
+    if (pick->below_count > 0 || pick->is_staying)
         return false;
     if (pick->level > 0)
         return true;
@@ -215,7 +246,7 @@ static int add_inputs(const struct pick *pick, struct vv_output *output)
         TRY(add_run(output, pick->above, pick->above_count));
     } else {
         const struct vv_level *level = level_of(pick, 0);
-        for (size_t i = level->run_count; i-- > 0;) {
+        for (size_t i = level->run_count; i-- > pick->first_run;) {
             size_t count;
             struct vv_table *const *tables = vv_level_run(level, i, &count);
             TRY(add_run(output, tables, count));
@@ -230,6 +261,8 @@ static int add_below(const struct pick *pick, struct vv_output *output)
 {
     struct vv_bytes min = pick->min;
     struct vv_bytes max = pick->max;
+    if (pick->is_staying)
+        return 0; /* there is something below: all stay */
     if (pick->below_count > 0) {
         const struct vv_table *first = pick->below[0];
         const struct vv_table *last = pick->below[pick->below_count - 1];
@@ -262,6 +295,7 @@ static int compact(const struct pick *pick, struct vv_lsm_edit *edit)
     if (err == 0 && !edit->is_move) {
         err = vv_output_init(&output, lsm, level_of(pick, 0)->run_count + 1, 0);
         output.edit = edit;
+        output.order = pick->is_staying ? pick->above[pick->above_count - 1]->ref.order : 0;
         if (err == 0)
             err = add_inputs(pick, &output);
         if (err == 0)
@@ -283,7 +317,7 @@ int vv_lsm_prepare_compaction(struct vv_lsm *lsm, struct vv_lsm_edit **out_edit)
         return 0;
     }
     struct vv_lsm_edit *edit;
-    TRY(vv_edit_new(pick.level + 1, &edit));
+    TRY(vv_edit_new(pick.level + !pick.is_staying, &edit));
     lsm->is_compacting = true;
     edit->is_move = is_movable(&pick);
     int err = compact(&pick, edit);

@@ -183,6 +183,10 @@ static void probe_one(void *arg, size_t i)
 static void fetch_key(void *arg, size_t i)
 {
     struct fetch *fetch = arg;
+    if (fetch->lsm->levels[0].run_count + VV_LSM_LEVELS_MAX > TABLES_MAX) {
+        note_error(fetch, -VV_ERR_LIMIT); /* nobody waited while it was stalled */
+        return;
+    }
     struct probe probe = {.fetch = fetch, .key = fetch->keys[i]};
     probe.hash = vv_xxh3(probe.key.ptr, probe.key.len, 0);
     probe.count = tables_of(fetch->lsm, probe.key, probe.tables);

@@ -181,6 +181,7 @@ void vv_table_refs_free(struct vv_table_ref *tables, size_t count)
 
 static struct vv_memtable *memtable_of(const struct vv_lsm *lsm, uint64_t commit)
 {
+    assert(commit > lsm->flushed_commit);
     vv_list_each (node, &lsm->memtables) {
         struct vv_memtable *mem = vv_list_entry(node, struct vv_memtable, link);
         if (commit <= mem->last_commit)

@@ -184,6 +184,55 @@ static void test_levels(void)
     rig_close(&rig);
 }
 
+/* Small flushes are merged with one another before they are merged with a large level 1. */
+static void test_small_flushes(void)
+{
+    struct rig rig;
+    struct vv_lsm_stats before;
+    struct vv_lsm_stats after;
+    uint64_t random = 9;
+    uint64_t commit = 0;
+    static unsigned versions[20000];
+    rig_open_sized(&rig, 256 << 10, 64 << 10, 4 << 20);
+    for (unsigned round = 0; round < VV_LSM_L0_COMPACT; round++) {
+        commit++;
+        for (unsigned i = round; i < 20000; i += VV_LSM_L0_COMPACT)
+            rig_write(&rig, commit, i, 0);
+        if (rig_flush(&rig, commit) < 0)
+            tap_ok(false, "a flush");
+    }
+    tap_is_int(rig_compact(&rig), 0, "a large level 1");
+    vv_lsm_stats(rig.lsm, &before);
+    size_t runs_max = 0;
+    for (unsigned round = 0; round < 100; round++) {
+        commit++;
+        for (unsigned i = 0; i < 20; i++) {
+            unsigned number = (unsigned)(model_mix(++random) % 20000);
+            versions[number] = i % 4 ? (unsigned)commit : UINT32_MAX;
+            if (i % 4)
+                rig_write(&rig, commit, number, (unsigned)commit);
+            else
+                rig_delete(&rig, commit, number);
+        }
+        if (rig_flush(&rig, commit) < 0 || rig_compact(&rig) < 0)
+            tap_ok(false, "a flush");
+        if (rig.lsm->levels[0].run_count > runs_max)
+            runs_max = rig.lsm->levels[0].run_count;
+    }
+    vv_lsm_stats(rig.lsm, &after);
+    uint64_t flushed = after.bytes_flushed - before.bytes_flushed;
+    uint64_t compacted = after.bytes_compacted - before.bytes_compacted;
+    tap_note("level 1 %d; flushed %d, compacted %d", (int)after.bytes[1], (int)flushed,
+             (int)compacted);
+    tap_ok(compacted < 10 * flushed, "small flushes do not rewrite level 1 again and again");
+    tap_ok(runs_max < VV_LSM_L0_COMPACT, "and level 0 stays short");
+    bool is_right = true;
+    for (unsigned i = 0; i < 20000; i += 3)
+        is_right &= rig_read(&rig, i, versions[i]) == (versions[i] != UINT32_MAX);
+    tap_ok(is_right, "with the newest record of each key");
+    rig_close(&rig);
+}
+
 static void prepare_due(struct rig *rig, uint64_t *commit)
 {
     for (unsigned round = 0; round < VV_LSM_L0_COMPACT; round++) {
@@ -277,6 +326,7 @@ static void test_all(void *arg)
     test_deletes_stay();
     test_moves();
     test_levels();
+    test_small_flushes();
     test_failures();
     test_readers();
 }

@@ -346,7 +346,8 @@ static void live(void *arg)
 {
     struct life *life = arg;
     uint64_t size = (uint64_t)2048 << life->seed % 5;
-    rig_open_sized(&life->rig, (uint64_t)4096 << draw(life, 6), size, size * 2);
+    rig_open_sized(&life->rig, (uint64_t)4096 << draw(life, 6), size,
+                   size * (life->seed % 3 ? 2 : 64));
     struct vv_store_fault_plan *plan = vv_store_fault_plan(life->rig.faults);
     plan->slow_permille = 100;
     plan->slow_max_ns = 200000;
