@@ -1,0 +1,41 @@
+#!/bin/bash
+# The simulator's part of `make check`: SIM_SEEDS seeds (1,000) of 2,000 operations and 3 crashes, shared among the modes; 20 of
+# them twice with the same end; and 100 of them under address and undefined-behaviour sanitizers.
+set -u
+B=${VARVE_BUILD:-build}
+SEEDS=${SIM_SEEDS:-1000}
+JOBS=${SIM_JOBS:-2}
+modes="journal dir plain mem slow faults outage full brim race errors"
+count=0
+# run NAME PROGRAM OPTIONS...
+run() {
+    local name=$1 out
+    shift
+    count=$((count + 1))
+    if out=$("$@" 2>&1); then
+        echo "ok $count - $name"
+    else
+        echo "not ok $count - $name"
+    fi
+    echo "$out" | grep -v '^[0-9-]*T[0-9:.]*Z' | tail -n 3 | sed 's/^#*/#/'
+}
+number=$(echo "$modes" | wc -w)
+each=$(((SEEDS + number - 1) / number))
+for mode in $modes; do
+    run "$each seeds of mode $mode" "$B/sim_fs" --mode "$mode" --seeds "1..$each" --ops 2000 --crashes 3 --jobs "$JOBS"
+done
+run "20 seeds end alike twice" "$B/sim_fs" --mode all --seeds 1..2 --twice --jobs "$JOBS"
+run "the model agrees with the host's file system" "$B/sim_model"
+if [ "${SIM_SANITIZE:-1}" = 1 ]; then
+    S=$B/sanitized
+    if tools/configure "$S" -Dsanitize=address >"$B/sanitized.log" 2>&1 && ninja -C "$S" sim_fs >>"$B/sanitized.log" 2>&1; then
+        for mode in $modes; do
+            run "10 seeds of mode $mode under sanitizers" "$S/sim_fs" --mode "$mode" --seeds 2001..2010 --jobs "$JOBS"
+        done
+    else
+        count=$((count + 1))
+        echo "not ok $count - the sanitized build"
+        tail -n 5 "$B/sanitized.log" | sed 's/^/# /'
+    fi
+fi
+echo "1..$count"
