@@ -113,6 +113,7 @@ static int open_all(struct server *server)
         TRY(open_mem(server));
     else
         TRY(vv_store_dir_open(STORE_PATH, true, &server->store));
+    TRY(witness_open(world->witness, server->store, &server->store));
     TRY(create_volume(server));
     TRY(open_volume(server));
     world->facts.opens++;

@@ -334,6 +334,8 @@ static void world_main(void *arg)
         wait_for_zombies(world);
     if (!world->is_failed)
         read_again(world);
+    if (!world->is_failed && witness_fault(world->witness))
+        world_fail(world, "%s", witness_fault(world->witness));
     world->facts.fingerprint = vv_sim_fingerprint();
     vv_keyring_free(world->ring);
     vv_free(world->keys);
@@ -398,6 +400,7 @@ int world_run(struct world *world, const struct world_options *options)
     world->options = *options;
     world->mode = options->mode;
     draw_world(world);
+    world->witness = witness_new();
     struct vv_sim_options sim = {
         .seed = options->seed,
         .latency_min_ns = 10000,
@@ -422,6 +425,7 @@ void world_done(struct world *world)
     }
     era_unref(world->era);
     vv_store_backend_free(world->backend);
+    witness_free(world->witness);
     for (unsigned i = 0; i < OWNERS_MAX; i++)
         free(world->buffers[i]);
     free(world->sights);

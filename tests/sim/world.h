@@ -19,6 +19,7 @@
 #include "seal/seal.h"
 #include "store/store.h"
 #include "volume/volume.h"
+#include "witness.h"
 
 #define SERVERS_MAX 64
 #define CLIENTS_MAX (OWNERS_MAX - 1)
@@ -106,6 +107,7 @@ struct world {
     uint64_t memory_bytes, segment_bytes, commit_delay_ns, think_ns;
     struct vv_sim_disk *disk;
     struct vv_store_backend *backend;
+    struct witness *witness;
     struct vv_keyring *ring;
     uint8_t *keys;
     size_t keys_len;
