@@ -17,8 +17,10 @@ fuzz:
 	tools/fuzz build-fuzz
 soak: all
 	tests/sim/soak
+teeth: all
+	VARVE_BUILD=$(B) tests/sim/teeth
 tidy:
 	clang-format --dry-run $$(git ls-files '*.[ch]')
 clean:
 	rm -rf $(B) build-asan build-fuzz
-.PHONY: all run check bench asan fuzz soak tidy clean
+.PHONY: all run check bench asan fuzz soak teeth tidy clean
