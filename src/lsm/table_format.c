@@ -1,5 +1,6 @@
 #include "lsm/table_format.h"
 
+#include <endian.h>
 #include <string.h>
 
 #include "base/hash.h"
@@ -72,6 +73,21 @@ int vv_block_iter_init(struct vv_block_iter *iter, const void *block, size_t len
     return 0;
 }
 
+/* Searching is mostly these two: they are here to be inlined. */
+static inline uint32_t load_u32(const uint8_t *bytes)
+{
+    uint32_t value;
+    memcpy(&value, bytes, sizeof(value));
+    return le32toh(value);
+}
+
+static inline bool is_below(struct vv_bytes a, struct vv_bytes b)
+{
+    size_t len = a.len < b.len ? a.len : b.len;
+    int order = memcmp(a.ptr, b.ptr, len);
+    return order < 0 || (order == 0 && a.len < b.len);
+}
+
 /* A record's head. */
 struct head {
     uint64_t shared, rest, tail; /* tail = kind + 4 * value length */
@@ -133,7 +149,7 @@ int vv_block_next(struct vv_block_iter *iter)
 static int restart_at(struct vv_block_iter *iter, uint32_t number, uint32_t *out_offset,
                       struct vv_bytes *out_key)
 {
-    uint32_t offset = vv_load_u32(iter->restarts + (size_t)number * 4);
+    uint32_t offset = load_u32(iter->restarts + (size_t)number * 4);
     if (offset >= iter->records_len)
         return -VV_ERR_FORMAT;
     struct head head;
@@ -156,7 +172,7 @@ int vv_block_seek(struct vv_block_iter *iter, struct vv_bytes key)
         uint32_t middle_offset;
         struct vv_bytes middle_key;
         TRY(restart_at(iter, middle, &middle_offset, &middle_key));
-        if (vv_bytes_compare(middle_key, key) < 0) {
+        if (is_below(middle_key, key)) {
             low = middle;
             offset = middle_offset;
         } else {
@@ -167,7 +183,7 @@ int vv_block_seek(struct vv_block_iter *iter, struct vv_bytes key)
     iter->key_len = 0;
     for (;;) {
         int found = vv_block_next(iter);
-        if (found <= 0 || vv_bytes_compare(vv_block_key(iter), key) >= 0)
+        if (found <= 0 || !is_below(vv_block_key(iter), key))
             return found;
     }
 }
@@ -193,7 +209,7 @@ int vv_index_find(struct vv_bytes index, struct vv_bytes key, uint32_t *out_bloc
         uint32_t offset;
         struct vv_bytes separator;
         TRY(restart_at(&iter, middle, &offset, &separator));
-        if (vv_bytes_compare(separator, key) < 0)
+        if (is_below(separator, key))
             low = middle + 1;
         else
             high = middle;
