@@ -34,14 +34,14 @@ CAUSES = {
     "write-text": "the codec is half of all server time (LZ4 53%); the rest is copies, the store's pwritev and "
                   "its sync, which the bare loop has not",
     "write-random": "the codec is 7% of the server's time: pwritev into ext4 20%, copying requests in 12% and "
-                    "into extents 11%, page faults of fresh buffers 11%; the disk bounds it first",
+                    "into extents 11%, page faults of fresh buffers 11%; likely the disk bounds it first",
     "read-direct": "each byte is copied three times: preadv2 from the page cache 51%, memmove 5%, reply 12%",
     "stat-cold": "waking server and client is 40% of it, decoding index records (record_decode) 9%",
-    "stat-again": "a LOOKUP and a GETATTR each, as the peer; as stat-cold",
+    "stat-again": "likely (not profiled): a LOOKUP and a GETATTR each, as the peer; as stat-cold",
     "append": "the journal's fdatasync is 31% of server time, volume/unit.c choose walking all commits 9%",
-    "readdir": "one request at a time wakes server and client; unpinned, an idle processor",
-    "readdir-many": "ext4 lists with no server to wake",
-    "memory": "sealed copies of 4 uploads, up to 64 request buffers of 1 MiB and what malloc keeps are not in the "
+    "readdir": "likely (not profiled): one request at a time wakes server and client; unpinned, an idle processor",
+    "readdir-many": "likely (not profiled): ext4 lists with no server to wake",
+    "memory": "likely (not profiled): sealed copies of 4 uploads, up to 64 request buffers of 1 MiB and what malloc keeps are not in the "
               "budgets, which give out three quarters (volume/open.c)",
     "idle": "front/fuse/session.c receive_bytes looks at the device every VV_FUSE_LOOK_S (5 s)",
 }
