@@ -21,7 +21,7 @@ mkdir "$T/empty"
 fails "an empty folder" 3 "no volume" "$V" serve "$T/empty" --key-file "$T/key" --9p 127.0.0.1:0
 fails "another scheme" 2 "only file://" "$V" init gopher://x --key-file "$T/key"
 make_volume
-fails "a volume is there already" 3 "already a volume" "$V" init "$T/vol" --key-file "$T/key"
+fails "a volume is there already" 3 "already is a volume" "$V" init "$T/vol" --key-file "$T/key"
 is "the key file is private" "$(stat -c %a "$T/key")" 600
 head -c 32 /dev/zero | od -An -v -tx1 | tr -d ' \n' >"$T/wrong"
 fails "the wrong key" 4 "opens no key slot" "$V" serve "$T/vol" --key-file "$T/wrong" --9p 127.0.0.1:0
