@@ -211,6 +211,9 @@ bool vv_lsm_next_dead(struct vv_lsm *lsm, struct vv_table_ref *out_table)
     if (vv_list_is_empty(&lsm->dead))
         return false;
     struct vv_table *table = vv_list_first(&lsm->dead, struct vv_table, link);
+    /* Here and not when they die: a compaction's inputs die together, and have many blocks. */
+    struct vv_cache_key key = vv_table_cache_key(table, 0);
+    vv_cache_drop_all(lsm->options.cache, key.space, key.a);
     *out_table = table->ref;
     out_table->min_key = NULL;
     out_table->max_key = NULL;

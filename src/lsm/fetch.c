@@ -8,6 +8,8 @@
 
 #define TABLES_MAX (VV_LSM_L0_STALL * 4 + VV_LSM_LEVELS_MAX) /* that may hold one key */
 
+#define PARALLEL_TURN 32 /* calls that found all in memory, before other fibers get a turn */
+
 /* ---- fibers side by side ---- */
 
 struct parallel {
@@ -21,8 +23,12 @@ struct parallel {
 
 static void parallel_work(struct parallel *parallel)
 {
-    while (parallel->next < parallel->count)
-        parallel->fn(parallel->arg, parallel->next++);
+    while (parallel->next < parallel->count) {
+        size_t i = parallel->next++;
+        parallel->fn(parallel->arg, i);
+        if (i % PARALLEL_TURN == PARALLEL_TURN - 1)
+            vv_fiber_yield();
+    }
 }
 
 static void parallel_helper(void *arg)

@@ -84,7 +84,7 @@ static inline uint32_t load_u32(const uint8_t *bytes)
 static inline bool is_below(struct vv_bytes a, struct vv_bytes b)
 {
     size_t len = a.len < b.len ? a.len : b.len;
-    int order = memcmp(a.ptr, b.ptr, len);
+    int order = len > 0 ? memcmp(a.ptr, b.ptr, len) : 0;
     return order < 0 || (order == 0 && a.len < b.len);
 }
 

@@ -78,8 +78,6 @@ void vv_table_unref(struct vv_table *table)
         return;
     }
     unpin(table);
-    struct vv_cache_key key = vv_table_cache_key(table, 0);
-    vv_cache_drop_all(table->lsm->options.cache, key.space, key.a);
     vv_list_push_back(&table->lsm->dead, &table->link);
 }
 
