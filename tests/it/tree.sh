@@ -53,8 +53,9 @@ is "the program built is still the same" "$(sha256sum <"$T/mnt/tree/git")" "$sum
 check "make clean after the remount" make -C "$T/mnt/tree" clean
 # shellcheck disable=SC2086
 check "make -j2 after the remount" make -C "$T/mnt/tree" -j2 $options git
-check "the sources are still the same" diff -r --no-dereference "$tree" "$T/mnt/tree" --exclude '*.o' \
-    --exclude '*.a' --exclude git --exclude-from <(cd "$T/mnt/tree" && find . -newer "$T/tree.tar" -type f -printf '%f\n')
+# What the build made is only in the mount; everything else is as it was.
+is "the sources are still the same" \
+    "$(diff -r --no-dereference "$tree" "$T/mnt/tree" | grep -v "^Only in $T/mnt/tree" | head -n 5)" ""
 check "stop again" stop
 check "fsck with --data finds nothing" "$V" fsck "$T/vol" --key-file "$T/key" --data --quiet
 finish
