@@ -73,10 +73,11 @@ class Model:
                 if step.get("half"):
                     return
             data = self.files[paths[path][1]]
-            end = step["at"] + step["len"]
+            length = step.get("cut", step["len"])
+            end = step["at"] + length
             if len(data) < end:
                 data.extend(bytes(end - len(data)))
-            data[step["at"]:end] = content(step["seed"], step["len"])
+            data[step["at"]:end] = content(step["seed"], step["len"])[:length]
         elif kind == "truncate":
             data = self.files[paths[path][1]]
             del data[step["len"]:]
@@ -200,6 +201,24 @@ def synced_through(steps, ended, state):
     return synced
 
 
+def partly(root, model, step):
+    """The state with as much of a write done as the file found shows; None when it is not there."""
+    half = Model(json.loads(json.dumps(model.state())))
+    try:
+        with open(os.path.join(root, step["path"]), "rb") as file:
+            actual = file.read()
+    except OSError:
+        return None
+    full = content(step["seed"], step["len"])
+    part = actual[step["at"]:step["at"] + step["len"]]
+    done = next((i for i, (a, b) in enumerate(zip(part, full)) if a != b), len(part))
+    if done > 0:
+        half.apply(dict(step, len=step["len"], cut=done))
+    elif step["path"] not in half.paths:
+        half.apply(dict(step, half=True))
+    return half
+
+
 def check(root, history, state):
     steps, ended = read_history(history)
     synced = synced_through(steps, ended, state)
@@ -209,11 +228,10 @@ def check(root, history, state):
     for count in range(len(steps) + 1):
         if count > 0:
             step = steps[count - 1]
-            if count > synced and step["do"] == "write" and step["path"] not in model.paths:
-                # Creating and writing are two operations: the prefix may end between them.
-                half = Model(json.loads(json.dumps(model.state())))
-                half.apply(dict(step, half=True))
-                if half.digest() == found:
+            if count > synced and step["do"] == "write":
+                # The kernel makes several requests of creating and writing: the prefix may end between them.
+                half = partly(root, model, step)
+                if half is not None and half.digest() == found:
                     match = half
             model.apply(step)
         if count >= synced and model.digest() == found:
