@@ -13,6 +13,7 @@
 #include "lsm/output_impl.h"
 
 #define CANDIDATES_MAX 64
+#define STRETCH_BYTES (VV_READ_AHEAD_MAX / 2) /* of each input twice: in use and being read */
 #define SMALL_PART 4 /* level 0 is small below a quarter of what it overlaps */
 #define DUE 1000
 
@@ -234,6 +235,7 @@ static int add_run(struct vv_output *output, struct vv_table *const *tables, siz
     struct vv_bytes all = {NULL, 0};
     struct vv_run_source *run = &output->runs[output->run_count];
     TRY(vv_run_source_init(run, tables, count, (uint32_t)output->run_count, NULL, all, all));
+    run->stretch_max = run->stretch_len = STRETCH_BYTES;
     output->run_count++;
     vv_merge_add(&output->merge, &run->source);
     return 0;

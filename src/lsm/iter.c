@@ -80,7 +80,7 @@ static int add_sources(struct vv_lsm_iter *iter, struct vv_bytes lower, struct v
     for (size_t i = 0; i < iter->run_count; i++) {
         size_t share = READ_AHEAD_TOTAL / iter->run_count;
         share = share < READ_AHEAD_SHARE_MIN ? READ_AHEAD_SHARE_MIN : share;
-        iter->runs[i].ahead_max = share < VV_READ_AHEAD_MAX ? share : VV_READ_AHEAD_MAX;
+        iter->runs[i].stretch_max = share < VV_READ_AHEAD_MAX ? share : VV_READ_AHEAD_MAX;
         vv_merge_add(&iter->merge, &iter->runs[i].source);
     }
     return 0;

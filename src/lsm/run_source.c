@@ -29,17 +29,23 @@ static void close_block(struct vv_run_source *run)
     run->is_open = false;
 }
 
+static bool has_raw(const struct vv_run_source *run)
+{
+    return run->raw_next == run->block_next && run->raw_next < run->raw.end;
+}
+
 /* Open block_next out of the sealed bytes. */
 static int open_raw(struct vv_run_source *run)
 {
     const struct vv_table *table = current(run);
     struct vv_block_loc loc;
     TRY(vv_index_at(index_bytes(run), &table->footer, run->raw_next, &loc, NULL));
-    if (loc.len > run->raw_len - run->raw_at)
+    if (loc.len > run->raw.len - run->raw_at)
         return -VV_ERR_FORMAT;
     uint8_t *plain;
     size_t len;
-    TRY(vv_table_open_block(table, run->raw_next, run->raw + run->raw_at, loc.len, &plain, &len));
+    const uint8_t *frame = run->raw.bytes + run->raw_at;
+    TRY(vv_table_open_block(table, run->raw_next, frame, loc.len, &plain, &len));
     if (run->cache) {
         struct vv_cache_key key = vv_table_cache_key(table, run->raw_next);
         vv_cache_put(run->cache, &key, plain, len, &run->block);
@@ -65,7 +71,7 @@ static int open_next(struct vv_run_source *run)
         TRY(vv_block_iter_init(&run->iter, run->block_ahead->data, run->block_ahead->len));
         run->block = run->block_ahead;
         run->block_ahead = NULL;
-    } else if (run->raw_next == run->block_next && run->raw_next < run->raw_end) {
+    } else if (has_raw(run)) {
         int err = open_raw(run);
         if (err < 0) {
             close_block(run);
@@ -138,7 +144,8 @@ static int open_table(struct vv_run_source *run)
     run->block_end = last + 1;
     run->block_next = found && first < run->block_end ? first : run->block_end;
     run->is_seeking = run->lower.len > 0;
-    run->raw_next = run->raw_end = 0;
+    run->raw_next = run->raw.end = 0;
+    run->ahead.first = run->ahead.end = 0;
     return 0;
 }
 
@@ -151,53 +158,108 @@ static int peek_block(struct vv_run_source *run)
     return run->block_ahead != NULL;
 }
 
-/* Read the sealed bytes of the next blocks: as many as fit into the read-ahead, at least one. */
-static int read_raw(struct vv_run_source *run)
+/* Read the sealed bytes of the blocks from `first` on: as many as fit, at least one. */
+static int read_stretch(struct vv_run_source *run, uint32_t first, struct vv_stretch *stretch)
 {
     struct vv_table *table = current(run);
-    struct vv_block_loc first;
-    TRY(vv_index_at(index_bytes(run), &table->footer, run->block_next, &first, NULL));
-    uint32_t end = run->block_next + 1;
-    uint64_t bytes = first.len;
+    struct vv_block_loc begin;
+    TRY(vv_index_at(index_bytes(run), &table->footer, first, &begin, NULL));
+    uint32_t end = first + 1;
+    size_t len = begin.len;
     while (end < run->block_end) {
         struct vv_block_loc loc;
         TRY(vv_index_at(index_bytes(run), &table->footer, end, &loc, NULL));
-        if (loc.offset != first.offset + bytes)
+        if (loc.offset != begin.offset + len)
             return -VV_ERR_FORMAT;
-        if (bytes + loc.len > run->ahead)
+        if (len + loc.len > run->stretch_len)
             break;
-        bytes += loc.len;
+        len += loc.len;
         end++;
     }
-    run->raw_next = run->raw_end = 0;
-    if (bytes > run->raw_capacity) {
-        vv_free(run->raw);
-        run->raw_capacity = 0;
-        run->raw = vv_alloc(bytes);
-        if (!run->raw)
+    stretch->first = stretch->end = 0;
+    if (len > stretch->capacity) {
+        vv_free(stretch->bytes);
+        stretch->capacity = 0;
+        stretch->bytes = vv_alloc(len);
+        if (!stretch->bytes)
             return -ENOMEM;
-        run->raw_capacity = bytes;
+        stretch->capacity = len;
     }
-    TRY(vv_table_read(table, first.offset, bytes, run->raw));
-    run->raw_len = bytes;
-    run->raw_at = 0;
-    run->raw_next = run->block_next;
-    run->raw_end = end;
-    run->bytes_read += bytes;
-    run->ahead = run->ahead * 2 < run->ahead_max ? run->ahead * 2 : run->ahead_max;
+    TRY(vv_table_read(table, begin.offset, len, stretch->bytes));
+    stretch->len = len;
+    stretch->first = first;
+    stretch->end = end;
+    size_t twice = run->stretch_len * 2;
+    run->stretch_len = twice < run->stretch_max ? twice : run->stretch_max;
     return 0;
+}
+
+static void use_raw(struct vv_run_source *run)
+{
+    run->raw_at = 0;
+    run->raw_next = run->raw.first;
+}
+
+/* ---- reading ahead ---- */
+
+/* The next stretch, or, at the end of a table, the index of the next one, which stays in the cache
+ * for a while. */
+static void read_ahead(void *arg)
+{
+    struct vv_run_source *run = arg;
+    if (run->raw.end < run->block_end) {
+        run->read_error = read_stretch(run, run->raw.end, &run->ahead);
+    } else {
+        struct vv_block *index = NULL;
+        run->read_error = vv_table_load(run->tables[run->table_next], NULL, &index);
+        vv_block_unref(index);
+    }
+    run->is_reading = false;
+    vv_waitq_wake_all(&run->read_ended);
+}
+
+static void start_ahead(struct vv_run_source *run)
+{
+    if (run->cache || (run->raw.end == run->block_end && run->table_next == run->table_count))
+        return;
+    run->is_reading = true;
+    if (vv_fiber_start(read_ahead, run, "lsm read ahead") < 0)
+        run->is_reading = false; /* it is read when it is needed */
+}
+
+/* An error is returned once; another fill tries again. */
+static int wait_ahead(struct vv_run_source *run)
+{
+    while (run->is_reading)
+        (void)vv_waitq_wait(&run->read_ended, VV_NEVER);
+    int err = run->read_error;
+    run->read_error = 0;
+    return err;
 }
 
 int vv_run_source_fill(struct vv_run_source *run)
 {
+    TRY(wait_ahead(run));
     while (!run->index || run->block_next == run->block_end) {
         if (run->table_next == run->table_count)
             return 0;
         TRY(open_table(run));
     }
-    if (run->block_ahead || (run->raw_next == run->block_next && run->raw_next < run->raw_end))
+    if (run->block_ahead || has_raw(run))
         return 0;
-    return peek_block(run) ? 0 : read_raw(run);
+    if (run->ahead.first == run->block_next && run->ahead.first < run->ahead.end) {
+        struct vv_stretch used = run->raw;
+        run->raw = run->ahead;
+        run->ahead = used;
+        run->ahead.first = run->ahead.end = 0;
+    } else {
+        if (peek_block(run))
+            return 0;
+        TRY(read_stretch(run, run->block_next, &run->raw));
+    }
+    use_raw(run);
+    start_ahead(run);
+    return 0;
 }
 
 /* ---- life ---- */
@@ -221,20 +283,23 @@ int vv_run_source_init(struct vv_run_source *run, struct vv_table *const *tables
     run->cache = cache;
     run->lower = lower;
     run->upper = upper;
-    run->ahead_max = VV_READ_AHEAD_MAX;
-    run->ahead = cache ? VV_READ_AHEAD_MIN : VV_READ_AHEAD_MAX;
+    run->stretch_max = VV_READ_AHEAD_MAX;
+    run->stretch_len = cache ? VV_READ_AHEAD_MIN : VV_READ_AHEAD_MAX;
+    vv_waitq_init(&run->read_ended);
     return 0;
 }
 
 void vv_run_source_done(struct vv_run_source *run)
 {
+    while (run->is_reading)
+        (void)vv_waitq_wait(&run->read_ended, VV_NEVER);
     close_block(run);
     vv_block_unref(run->block_ahead);
     run->block_ahead = NULL;
     vv_block_unref(run->index);
     run->index = NULL;
-    vv_free(run->raw);
-    run->raw = NULL;
+    vv_free(run->raw.bytes);
+    vv_free(run->ahead.bytes);
     for (size_t i = 0; i < run->table_count; i++)
         vv_table_unref(run->tables[i]);
     vv_free(run->tables);

@@ -4,7 +4,7 @@
  * Filling suspends and belongs to a fiber. Advancing does not: it opens the next block out of the
  * bytes read, on any thread when the cache is not used. With a cache (scans), blocks that are in it
  * are taken from there, and those opened are put into it; without (compaction, checks), it is left
- * alone. */
+ * alone, and the next stretch is read by a fiber while this one is used. */
 #ifndef VV_LSM_RUN_SOURCE_IMPL_H
 #define VV_LSM_RUN_SOURCE_IMPL_H
 
@@ -18,6 +18,15 @@
 #define VV_READ_AHEAD_MIN (32u << 10)
 #define VV_READ_AHEAD_MAX (1u << 20)
 
+/* Sealed bytes of blocks first..end-1 of a table. */
+struct vv_stretch {
+    uint8_t *bytes;
+    size_t capacity;
+    size_t len;
+    uint32_t first;
+    uint32_t end;
+};
+
 struct vv_run_source {
     struct vv_source source;  /* first */
     struct vv_table **tables; /* owned array of references */
@@ -26,26 +35,26 @@ struct vv_run_source {
     struct vv_cache *cache; /* NULL: not used */
     struct vv_bytes lower;  /* borrowed from the owner */
     struct vv_bytes upper;  /* len 0 = to the end */
-    size_t ahead_max;
-    size_t ahead; /* bytes of the next request; doubles */
+    size_t stretch_max;
+    size_t stretch_len; /* bytes of the next request, at most; doubles */
     /* The table being read. */
     struct vv_block *index;
     uint32_t block_next; /* to be opened next */
     uint32_t block_end;
     bool is_seeking; /* the next block opened begins at `lower` */
-    /* Sealed bytes of blocks raw_next..raw_end-1 of the table. */
-    uint8_t *raw;
-    size_t raw_capacity;
-    size_t raw_len;
+    struct vv_stretch raw;
     size_t raw_at;
-    uint32_t raw_next;
-    uint32_t raw_end;
+    uint32_t raw_next; /* block at raw_at */
+    /* What is read ahead; only fibers look at these. */
+    struct vv_stretch ahead;
+    bool is_reading;
+    int read_error;
+    struct vv_waitq read_ended;
     /* The block stood in: from the cache or owned. */
     struct vv_block *block;
     struct vv_block *block_ahead; /* block_next, found in the cache */
     uint8_t *plain;
     bool is_open;
-    uint64_t bytes_read;
     struct vv_block_iter iter;
 };
 
@@ -53,7 +62,7 @@ struct vv_run_source {
 MUST_CHECK int vv_run_source_init(struct vv_run_source *run, struct vv_table *const *tables,
                                   size_t count, uint32_t rank, struct vv_cache *cache,
                                   struct vv_bytes lower, struct vv_bytes upper);
-/* Safe on zeroed memory. */
+/* Safe on zeroed memory. Suspends while something is read ahead (never with a cache). */
 void vv_run_source_done(struct vv_run_source *run);
 /* Get what the next advance needs. Suspends. Errors as vv_table_load. */
 MUST_CHECK int vv_run_source_fill(struct vv_run_source *run);
