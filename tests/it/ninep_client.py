@@ -9,6 +9,7 @@ as the uid that it attaches as, 0, which the server must permit.
 import errno
 import os
 import random
+import select
 import socket
 import stat
 import struct
@@ -89,7 +90,21 @@ class Client:
     # ---- messages ----
 
     def send_raw(self, data):
-        self.socket.sendall(data)
+        """Sends all of it; replies are taken meanwhile, or a server with many of them would stop reading."""
+        while data:
+            readable, writable, _ = select.select([self.socket], [self.socket], [], 60)
+            if readable:
+                self.fill()
+            if writable:
+                data = data[self.socket.send(data, socket.MSG_DONTWAIT):]
+            if not readable and not writable:
+                raise TimeoutError("the server takes nothing")
+
+    def fill(self):
+        data = self.socket.recv(1 << 20)
+        if not data:
+            raise ConnectionError("closed by the server")
+        self.buffer += data
 
     def tag(self):
         self.next_tag = (self.next_tag + 1) % NOTAG
@@ -106,10 +121,7 @@ class Client:
     def receive(self):
         """The next reply, whichever it is: (type, tag, body)."""
         while len(self.buffer) < 4 or len(self.buffer) < struct.unpack_from("<I", self.buffer)[0]:
-            data = self.socket.recv(1 << 20)
-            if not data:
-                raise ConnectionError("closed by the server")
-            self.buffer += data
+            self.fill()
         (size,) = struct.unpack_from("<I", self.buffer)
         message, self.buffer = self.buffer[:size], self.buffer[size:]
         _, kind, tag = struct.unpack_from("<IBH", message)
@@ -671,9 +683,10 @@ def test_hostile(tap, address):
         client = fresh()
         kind = noise.choice(list(TYPES.values()))
         body = noise.randbytes(noise.randrange(60))
-        client.send_raw(struct.pack("<IBH", 7 + len(body), kind, 1) + body)
+        message = struct.pack("<IBH", 7 + len(body), kind, 1) + body
         if noise.random() < 0.5:
-            client.send_raw(noise.randbytes(noise.randrange(40)))
+            message += noise.randbytes(noise.randrange(40))
+        client.socket.sendall(message)
         client.close()
     client = fresh()
     tap.equal(client.attach() > 0, True, "noise from 200 connections harms nobody")
