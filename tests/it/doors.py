@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """doors.py MOUNT ADDRESS: one volume, seen through a FUSE mount and through 9P at once. Prints TAP.
 
-What one door has answered is seen by every later operation of the other, whatever the kernel caches.
+What one door has answered is seen by every later operation of the other, whatever the kernel
+caches.
 """
 import ctypes
 import errno

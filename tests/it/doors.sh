@@ -7,8 +7,12 @@ tap() {
     local name=$1 status=0
     shift
     "$@" >"$T/tap.out" 2>&1 || status=$?
-    if [ $status = 0 ]; then ok "$name ($(grep -c '^ok' "$T/tap.out") checks)"; else not_ok "$name"; fi
-    [ $status = 0 ] || grep -v '^ok' "$T/tap.out" | sed 's/^/#   /'
+    if [ $status = 0 ]; then
+        ok "$name ($(grep -c '^ok' "$T/tap.out") checks)"
+    else
+        not_ok "$name"
+        grep -v '^ok' "$T/tap.out" | sed 's/^/#   /'
+    fi
 }
 make_volume
 serve --mount "$T/mnt" --9p "unix:$T/9p" || { not_ok "the server starts"; finish; exit 1; }

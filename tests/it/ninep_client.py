@@ -3,8 +3,8 @@
 
     ninep_client.py ADDRESS [ANAME]     prints TAP; ADDRESS is HOST:PORT, PORT or unix:PATH
 
-The self-test makes a directory of its own below ANAME (default "/"), and removes it at the end. It runs
-as the uid that it attaches as, 0, which the server must permit.
+The self-test makes a directory of its own below ANAME (default "/"), and removes it at the end. It
+attaches as uid 0, which the server must permit.
 """
 import errno
 import os
@@ -61,8 +61,8 @@ class Attr:
 
 
 class Client:
-    """One connection. call() sends and waits; send() and wait() are for pipelining. A server's Rlerror
-    is raised as OSError."""
+    """One connection. call() sends and waits; send() and wait() are for pipelining. A server's
+    Rlerror is raised as OSError."""
 
     def __init__(self, address, msize=1 << 20, timeout=60):
         if address.startswith("unix:"):
@@ -90,7 +90,7 @@ class Client:
     # ---- messages ----
 
     def send_raw(self, data):
-        """Sends all of it; replies are taken meanwhile, or a server with many of them would stop reading."""
+        """Sends all of it, and takes replies meanwhile: a server with many of them stops reading."""
         while data:
             readable, writable, _ = select.select([self.socket], [self.socket], [], 60)
             if readable:
