@@ -16,6 +16,7 @@ struct vv_mem_chunk {
 _Static_assert(sizeof(struct vv_mem_chunk) == VV_MEM_CHUNK_NODE_BYTES, "chunks hold 8-byte units");
 
 #define SEGMENT_BYTES (VV_MEM_SEGMENT_BUCKETS * sizeof(void *))
+#define FREE_CHUNKS_AT_ONCE 4
 /* What one record takes at most besides its key and value: an entry, a version, sums, a commit, its
  * share of the hash table and the tree, and rounding. And what all records take besides. */
 #define RECORD_BYTES                                                                               \
@@ -149,16 +150,26 @@ void vv_memtable_ref(struct vv_memtable *mem)
     mem->refs++;
 }
 
-/* Giving a megabyte back takes the kernel a while: other fibers get a turn after each chunk. */
+/* Giving megabytes back takes the kernel a while, which is a worker's. */
+struct free_job {
+    struct vv_mem_chunk *chunks;
+};
+
+static void free_some(void *arg)
+{
+    struct free_job *job = arg;
+    for (unsigned i = 0; i < FREE_CHUNKS_AT_ONCE && job->chunks; i++) {
+        struct vv_mem_chunk *next = job->chunks->next;
+        vv_free(job->chunks);
+        job->chunks = next;
+    }
+}
+
 static void free_chunks(void *arg)
 {
-    struct vv_mem_chunk *chunk = arg;
-    while (chunk) {
-        struct vv_mem_chunk *next = chunk->next;
-        vv_free(chunk);
-        vv_fiber_yield();
-        chunk = next;
-    }
+    struct free_job job = {arg};
+    while (job.chunks)
+        vv_rt_offload(free_some, &job);
 }
 
 static void free_chunks_now(struct vv_mem_chunk *chunk)

@@ -98,7 +98,9 @@ static struct fuse_session *new_session(const struct vv_fuse_options *options)
     struct fuse_args args = FUSE_ARGS_INIT(3, argv);
     /* libfuse never sees a request, so it needs no callbacks. */
     static const struct fuse_lowlevel_ops no_ops;
-    return fuse_session_new(&args, &no_ops, sizeof(no_ops), NULL);
+    struct fuse_session *session = fuse_session_new(&args, &no_ops, sizeof(no_ops), NULL);
+    fuse_opt_free_args(&args);
+    return session;
 }
 
 int vv_fuse_device_open(struct vv_fuse_device *device, const struct vv_fuse_options *options)
@@ -114,7 +116,6 @@ int vv_fuse_device_open(struct vv_fuse_device *device, const struct vv_fuse_opti
     int flags = fcntl(device->fd, F_GETFL);
     if (flags < 0 || fcntl(device->fd, F_SETFL, flags | O_NONBLOCK) != 0) {
         int err = -errno;
-        umount2(device->mountpoint, MNT_DETACH);
         vv_fuse_device_close(device);
         return err;
     }
@@ -123,8 +124,11 @@ int vv_fuse_device_open(struct vv_fuse_device *device, const struct vv_fuse_opti
 
 void vv_fuse_device_close(struct vv_fuse_device *device)
 {
+    /* Closes the descriptor, and detaches the mount if the kernel has not let it go yet. */
+    if (device->fd >= 0)
+        fuse_session_unmount(device->session);
     if (device->session)
-        fuse_session_destroy(device->session); /* closes the descriptor */
+        fuse_session_destroy(device->session);
     vv_free(device->mountpoint);
     *device = (struct vv_fuse_device){.fd = -1};
 }
