@@ -206,6 +206,17 @@ int vv_commit_wait_uploads(struct vv_volume *volume, const struct vv_commit *com
     return 0;
 }
 
+/* The journal's files lie on the same disk as a bounded store: what they take is not free any more. */
+static void count_journal(struct vv_volume *volume)
+{
+    uint64_t held = vv_journal_bytes_held(volume->journal);
+    if (held > volume->journal_held && volume->store_free != UINT64_MAX) {
+        uint64_t more = held - volume->journal_held;
+        volume->store_free -= volume->store_free < more ? volume->store_free : more;
+    }
+    volume->journal_held = held;
+}
+
 static int journal_commit(struct vv_volume *volume, struct vv_commit *commit)
 {
     TRY(vv_commit_wait_uploads(volume, commit));
@@ -216,6 +227,7 @@ static int journal_commit(struct vv_volume *volume, struct vv_commit *commit)
         err = vv_journal_append(volume->journal, commit->number, &iov, 1);
     }
     vv_writer_done(&writer);
+    count_journal(volume);
     if (err < 0)
         return err;
     commit->is_journaled = true;

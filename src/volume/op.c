@@ -250,14 +250,16 @@ static int wait_for_room(struct vv_volume *volume)
     return volume->is_fenced ? -VV_ERR_FENCED : 0;
 }
 
-/* What writers leave free of a bounded store, so that deleting, flushing and sending what is dirty always has
- * room. */
+/* What writers leave free of a bounded store, so that deleting, flushing, sending what is dirty and the journal's
+ * next file always have room. */
 static uint64_t store_reserve(const struct vv_volume *volume)
 {
     uint64_t reserve = volume->store_total / 100;
     if (reserve < STORE_RESERVE_MIN)
         reserve = STORE_RESERVE_MIN;
-    return reserve < STORE_RESERVE_MAX ? reserve : STORE_RESERVE_MAX;
+    if (reserve > STORE_RESERVE_MAX)
+        reserve = STORE_RESERVE_MAX;
+    return vv_volume_is_journaling(volume) ? reserve + volume->journal_file_bytes : reserve;
 }
 
 static bool is_store_full(const struct vv_volume *volume, size_t bytes)

@@ -7,6 +7,8 @@
 
 #define MEMORY_MIN (16ull << 20)
 #define COMMIT_DELAY_DEFAULT_NS VV_NS_PER_S
+#define JOURNAL_STORE_PART 32 /* a file of the journal is at most this part of a bounded store */
+#define JOURNAL_FILE_MIN (2ull << 20)
 #define SYNC_TIMEOUT_DEFAULT_NS (30 * VV_NS_PER_S)
 #define LIVE_EPOCHS_FLUSH 8       /* live epochs (openings without a flush) that are worth one */
 #define REPLAYED_OBJECTS_FLUSH 16 /* log objects replayed that are worth a flush */
@@ -231,19 +233,33 @@ static void tear_down(struct vv_volume *volume)
     vv_free(volume);
 }
 
+/* Small stores get small journal files: two of them may exist before the first can be used again. */
+static uint64_t journal_file_bytes(const struct vv_volume *volume,
+                                   const struct vv_volume_options *options)
+{
+    if (options->journal_file_bytes != 0)
+        return options->journal_file_bytes;
+    uint64_t bytes = volume->store_total / JOURNAL_STORE_PART;
+    if (bytes < JOURNAL_FILE_MIN)
+        return JOURNAL_FILE_MIN;
+    return bytes < VV_JOURNAL_FILE_BYTES ? bytes : VV_JOURNAL_FILE_BYTES;
+}
+
 static int open_parts(struct vv_volume *volume, const struct vv_volume_options *options)
 {
     TRY(make_parts(volume));
+    if (vv_volume_refresh_space(volume) < 0)
+        vv_warn("volume", "the store does not say how much room it has");
     if (options->journal_path != NULL && !options->is_read_only) {
+        volume->journal_file_bytes = journal_file_bytes(volume, options);
         TRY(vv_journal_open(options->journal_path, options->ring, &volume->settings,
-                            options->journal_file_bytes, &volume->journal));
+                            volume->journal_file_bytes, &volume->journal));
+        volume->journal_held = vv_journal_bytes_held(volume->journal);
     }
     TRY(open_log(volume, options));
     if (options->settings != NULL)
         volume->settings = *options->settings;
     TRY(vv_space_load(volume));
-    if (vv_volume_refresh_space(volume) < 0)
-        vv_warn("volume", "the store does not say how much room it has");
     return volume->is_read_only ? 0 : start_fibers(volume);
 }
 

@@ -227,6 +227,8 @@ struct vv_volume {
 
     uint64_t store_free, store_total;
     uint64_t space_asked_ns;
+    uint64_t journal_file_bytes; /* what the journal's next file takes of it */
+    uint64_t journal_held;       /* bytes of its files that store_free knows of */
     uint64_t dead_bytes; /* debited since the memtables were last rotated */
     struct vv_volume_stats stats;
 };
