@@ -63,7 +63,7 @@ static void run_lookup(void *arg)
 static int look_up(const char *host, union vv_address *address, socklen_t *out_len)
 {
     struct lookup lookup = {.host = host};
-    vv_rt_offload(run_lookup, &lookup);
+    vv_real_offload_blocking(run_lookup, &lookup);
     if (lookup.status != 0)
         return lookup.status == EAI_MEMORY ? -ENOMEM : -EHOSTUNREACH;
     int err = -EHOSTUNREACH;

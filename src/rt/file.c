@@ -16,12 +16,16 @@
 #define INLINE_READ_MAX (256u << 10)
 #define INLINE_WRITE_MAX (256u << 10)
 #define FILE_MODE 0600
+/* What VV_FILE_DIRECT asks of memory, offset and length; and the shortest write that it is for. */
+#define DIRECT_ALIGN 4096u
+#define DIRECT_MIN (64u << 10)
 
 struct real_file {
     struct vv_file base;
     int fd;
     bool is_written;
     bool has_no_nowait; /* the filesystem can't read without waiting */
+    bool is_direct;     /* VV_FILE_DIRECT, and the filesystem has not refused yet */
 };
 
 static struct real_file *real_file(struct vv_file *file)
@@ -33,7 +37,7 @@ static struct real_file *real_file(struct vv_file *file)
 static void run_blocking(void (*fn)(void *), void *arg)
 {
     if (vv_fiber_self())
-        vv_rt_offload(fn, arg);
+        vv_real_offload_blocking(fn, arg);
     else
         fn(arg);
 }
@@ -88,7 +92,7 @@ int vv_real_file_open(const char *path, unsigned flags, struct vv_file **out_fil
     if ((flags & ~VV_FILE_READ) == 0)
         call.fd = open_cached(path, call.flags);
     if (call.fd < 0)
-        vv_rt_offload(run_open, &call);
+        vv_real_offload_blocking(run_open, &call);
     if (call.fd < 0) {
         vv_free(file);
         return call.fd;
@@ -96,6 +100,7 @@ int vv_real_file_open(const char *path, unsigned flags, struct vv_file **out_fil
     file->base.ops = &vv_real_file_ops;
     file->fd = call.fd;
     file->is_written = (flags & VV_FILE_WRITE) != 0;
+    file->is_direct = (flags & VV_FILE_DIRECT) != 0;
     *out_file = &file->base;
     return 0;
 }
@@ -167,13 +172,14 @@ static ssize_t real_pread(struct vv_file *base, void *buf, size_t len, uint64_t 
             return call.err;
         call.err = 0;
     }
-    vv_rt_offload(run_read, &call);
+    vv_real_offload_blocking(run_read, &call);
     return call.err < 0 ? call.err : (ssize_t)call.done;
 }
 
 /* ---- writing ---- */
 
 struct write_call {
+    struct real_file *file;
     int fd;
     struct iovec *iov;
     int count;
@@ -213,36 +219,87 @@ static int write_all(struct write_call *call)
     return 0;
 }
 
+static bool set_direct(int fd, bool is_on)
+{
+    int flags = fcntl(fd, F_GETFL);
+    int wanted = is_on ? flags | O_DIRECT : flags & ~O_DIRECT;
+    return flags >= 0 && fcntl(fd, F_SETFL, wanted) == 0;
+}
+
+/* Of a call with one buffer: how many bytes at its beginning may go around the cache. */
+static size_t direct_len(const struct write_call *call)
+{
+    if (!call->file->is_direct || call->count != 1)
+        return 0;
+    uintptr_t base = (uintptr_t)call->iov->iov_base;
+    size_t len = call->iov->iov_len & ~(size_t)(DIRECT_ALIGN - 1);
+    bool is_aligned = base % DIRECT_ALIGN == 0 && call->offset % DIRECT_ALIGN == 0;
+    return is_aligned && len >= DIRECT_MIN ? len : 0;
+}
+
+/* Write the beginning that is aligned without copying it into the kernel's cache: on a first touch of
+ * its pages that copy costs several times what sealing does. What is left, or refused, is for write_all. */
+static void write_direct(struct write_call *call)
+{
+    size_t left = direct_len(call);
+    if (left == 0)
+        return;
+    if (!set_direct(call->fd, true)) {
+        call->file->is_direct = false;
+        return;
+    }
+    while (left > 0) {
+        ssize_t written = pwrite(call->fd, call->iov->iov_base, left, (off_t)call->offset);
+        if (written < 0 && errno == EINTR)
+            continue;
+        if (written < 0 && errno == EINVAL)
+            call->file->is_direct = false;
+        if (written <= 0)
+            break; /* write_all meets the same error, and reports it */
+        advance(call, (size_t)written);
+        left -= (size_t)written;
+        if (written % DIRECT_ALIGN != 0)
+            break;
+    }
+    if (!set_direct(call->fd, false))
+        call->err = -EIO;
+}
+
 static void run_write(void *arg)
 {
     struct write_call *call = arg;
-    call->err = write_all(call);
+    write_direct(call);
+    if (call->err == 0)
+        call->err = write_all(call);
     if (call->err == 0 && call->is_syncing && fdatasync(call->fd) != 0)
         call->err = -errno;
 }
 
 static int real_pwritev(struct vv_file *base, struct iovec *iov, int count, uint64_t offset)
 {
+    struct real_file *file = real_file(base);
     struct write_call call = {
-        .fd = real_file(base)->fd, .iov = iov, .count = count, .offset = offset};
+        .file = file, .fd = file->fd, .iov = iov, .count = count, .offset = offset};
     size_t total = 0;
     for (int i = 0; i < count && total <= INLINE_WRITE_MAX; i++)
         total += iov[i].iov_len;
-    if (total <= INLINE_WRITE_MAX)
+    if (total <= INLINE_WRITE_MAX && direct_len(&call) == 0)
         run_write(&call);
     else
-        vv_rt_offload(run_write, &call);
+        vv_real_offload_blocking(run_write, &call);
     return call.err;
 }
 
 static int real_pwritev_sync(struct vv_file *base, struct iovec *iov, int count, uint64_t offset)
 {
-    struct write_call call = {.fd = real_file(base)->fd,
+    struct real_file *file = real_file(base);
+    struct write_call call = {.file = file,
+                              .fd = file->fd,
                               .iov = iov,
                               .count = count,
                               .offset = offset,
                               .is_syncing = true};
-    vv_rt_offload(run_write, &call);
+    vv_real_offload_blocking(run_write, &call);
     return call.err;
 }
 
@@ -278,7 +335,7 @@ static void run_truncate(void *arg)
 static int real_truncate(struct vv_file *base, uint64_t size)
 {
     struct change_call call = {.fd = real_file(base)->fd, .len = size};
-    vv_rt_offload(run_truncate, &call);
+    vv_real_offload_blocking(run_truncate, &call);
     return call.err;
 }
 
@@ -293,7 +350,7 @@ static void run_allocate(void *arg)
 static int real_allocate(struct vv_file *base, uint64_t offset, uint64_t len)
 {
     struct change_call call = {.fd = real_file(base)->fd, .offset = offset, .len = len};
-    vv_rt_offload(run_allocate, &call);
+    vv_real_offload_blocking(run_allocate, &call);
     return call.err;
 }
 
@@ -308,7 +365,7 @@ static void run_lock(void *arg)
 static int real_lock(struct vv_file *base)
 {
     struct change_call call = {.fd = real_file(base)->fd};
-    vv_rt_offload(run_lock, &call);
+    vv_real_offload_blocking(run_lock, &call);
     return call.err;
 }
 

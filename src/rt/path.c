@@ -27,7 +27,7 @@ struct path_call {
 
 static int run(struct path_call *call, void (*fn)(void *))
 {
-    vv_rt_offload(fn, call);
+    vv_real_offload_blocking(fn, call);
     return call->err;
 }
 

@@ -305,6 +305,11 @@ static void real_offload(struct vv_reactor *reactor, void (*fn)(void *), void *a
     vv_workers_offload(&real->workers, fn, arg);
 }
 
+void vv_real_offload_blocking(void (*fn)(void *), void *arg)
+{
+    vv_workers_offload(&vv_real_self()->blocking, fn, arg);
+}
+
 static unsigned real_worker_count(struct vv_reactor *reactor)
 {
     return vv_container_of(reactor, struct vv_real, base)->workers.thread_max;
@@ -342,6 +347,7 @@ static void free_real(struct vv_real *real)
 {
     vv_signals_done(&real->signals);
     vv_workers_done(&real->workers);
+    vv_workers_done(&real->blocking);
     vv_poll_done(&real->poll);
     if (real->wake_fd >= 0)
         close(real->wake_fd);
@@ -362,6 +368,8 @@ int vv_rt_run(const struct vv_rt_options *options, void (*main_fn)(void *), void
     vv_reactor_init(&real->base, &real_ops);
     vv_signals_init(&real->signals);
     vv_workers_init(&real->workers, &real->base, worker_count, spin_ns ? VV_WORKER_SPIN_NS : 0);
+    vv_workers_init(&real->blocking, &real->base, VV_BLOCKING_THREADS_MAX,
+                    spin_ns ? VV_WORKER_SPIN_NS : 0);
     real->spin = (struct vv_spin){.max_ns = spin_ns, .now_ns = spin_ns};
     real->wake_fd = -1;
     int err = vv_poll_init(&real->poll);

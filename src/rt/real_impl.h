@@ -36,6 +36,7 @@ unsigned vv_real_cpu_count(void);
 /* ---- the worker pool ---- */
 
 #define VV_WORKERS_MAX 64
+#define VV_BLOCKING_THREADS_MAX 8 /* of the pool for calls that wait for a disk */
 #define VV_WORKER_STACK_BYTES (256u << 10)
 #define VV_WORKER_SPIN_NS 30000ull
 
@@ -112,7 +113,8 @@ void vv_signals_deliver(struct vv_signals *signals);
 struct vv_real {
     struct vv_reactor base;
     struct vv_poll poll;
-    struct vv_workers workers;
+    struct vv_workers workers;  /* computation: as many threads as processors */
+    struct vv_workers blocking; /* calls that wait: who waits must not keep a processor idle */
     struct vv_signals signals;
     int wake_fd;
     struct vv_spin spin;
@@ -124,6 +126,8 @@ struct vv_real {
 
 /* The calling thread's real reactor; NULL in the simulation. */
 struct vv_real *vv_real_self(void);
+/* As vv_rt_offload, for a call that mostly waits. */
+void vv_real_offload_blocking(void (*fn)(void *), void *arg);
 extern const struct vv_path_ops vv_real_path_ops;
 extern const struct vv_file_ops vv_real_file_ops;
 /* vv_file_open of the real runtime (file.c). */

@@ -180,6 +180,9 @@ struct vv_file;
 #define VV_FILE_CREATE 0x4u
 #define VV_FILE_EXCLUSIVE 0x8u
 #define VV_FILE_TRUNCATE 0x10u
+/* Long writes from page-aligned memory to page-aligned offsets go around the kernel's cache where the
+ * filesystem can do that. One write at a time. */
+#define VV_FILE_DIRECT 0x20u
 /* Files made have mode 0600, directories 0700. */
 MUST_CHECK int vv_file_open(const char *path, unsigned flags, struct vv_file **out_file);
 void vv_file_close(struct vv_file *file);

@@ -22,6 +22,7 @@ struct vv_segment_builder {
     struct vv_sealer *sealer;
     struct vv_run run;
     bool is_finished;
+    uint8_t *lent;     /* the header, and behind it the first chunk's bytes; or NULL */
     struct iovec *iov; /* inline_iov, or allocated */
     struct iovec inline_iov[INLINE_IOV_COUNT];
     uint8_t header_bytes[VV_OBJECT_HEADER_LEN];
@@ -55,6 +56,28 @@ int vv_segment_builder_new(const struct vv_keyring *ring, const struct vv_segmen
     vv_object_header_encode(&builder->header, builder->header_bytes);
     *out_builder = builder;
     return 0;
+}
+
+int vv_segment_builder_lend(struct vv_segment_builder *builder, void *buffer, size_t capacity)
+{
+    assert(builder->run.count == 0 && builder->run.chunk_count == 0);
+    assert(capacity > VV_OBJECT_HEADER_LEN);
+    struct vv_chunk *chunk = vv_zalloc(sizeof(*chunk));
+    if (!chunk)
+        return -ENOMEM;
+    chunk->bytes = (uint8_t *)buffer + VV_OBJECT_HEADER_LEN;
+    chunk->capacity = capacity - VV_OBJECT_HEADER_LEN;
+    vv_list_push_back(&builder->run.chunks, &chunk->link);
+    builder->run.chunk_count++;
+    builder->lent = buffer;
+    return 0;
+}
+
+size_t vv_segment_bound(size_t bytes, size_t count)
+{
+    size_t directory = VV_DIRECTORY_COUNT_MAX + count * VV_DIRECTORY_ENTRY_MAX;
+    return VV_OBJECT_HEADER_LEN + bytes + count * vv_frame_bound(0) + vv_frame_bound(directory) +
+           VV_SEGMENT_FOOTER_LEN;
 }
 
 void vv_segment_builder_free(struct vv_segment_builder *builder)
@@ -163,10 +186,17 @@ static ssize_t seal_tail(struct vv_segment_builder *builder, struct vv_chunk *ta
 static int fill_iov(struct vv_segment_builder *builder)
 {
     int count = 0;
-    builder->iov[count++] = (struct iovec){builder->header_bytes, VV_OBJECT_HEADER_LEN};
+    uint8_t *header = builder->lent ? builder->lent : builder->header_bytes;
+    if (builder->lent)
+        memcpy(header, builder->header_bytes, VV_OBJECT_HEADER_LEN);
+    builder->iov[count++] = (struct iovec){header, VV_OBJECT_HEADER_LEN};
     vv_list_each (node, &builder->run.chunks) {
         struct vv_chunk *chunk = vv_list_entry(node, struct vv_chunk, link);
-        if (chunk->len > 0)
+        if (chunk->len == 0)
+            continue;
+        if (builder->lent && chunk->bytes == header + VV_OBJECT_HEADER_LEN)
+            builder->iov[0].iov_len += chunk->len;
+        else
             builder->iov[count++] = (struct iovec){chunk->bytes, chunk->len};
     }
     return count;

@@ -48,6 +48,7 @@ struct vv_chunk *vv_run_reserve(struct vv_run *run, size_t len, size_t min_len)
         return NULL;
     chunk->len = 0;
     chunk->capacity = chunk_len - sizeof(struct vv_chunk);
+    chunk->bytes = (uint8_t *)(chunk + 1);
     vv_list_push_back(&run->chunks, &chunk->link);
     run->chunk_count++;
     return chunk;

@@ -24,7 +24,7 @@ struct vv_chunk {
     struct vv_list link;
     size_t len; /* bytes used */
     size_t capacity;
-    uint8_t bytes[];
+    uint8_t *bytes; /* behind this struct, or lent to the builder */
 };
 
 struct vv_run {

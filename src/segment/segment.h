@@ -84,6 +84,12 @@ MUST_CHECK int vv_segment_builder_new(const struct vv_keyring *ring, const struc
                                       const struct vv_seal_settings *settings,
                                       struct vv_segment_builder **out_builder);
 void vv_segment_builder_free(struct vv_segment_builder *builder);
+/* Build the object in buffer[capacity] as far as it has room, so that it comes out in one piece; before
+ * the first frame. The buffer is the caller's, and lent until the builder is freed. -ENOMEM. */
+MUST_CHECK int vv_segment_builder_lend(struct vv_segment_builder *builder, void *buffer,
+                                       size_t capacity);
+/* A capacity that is enough for `count` frames of `bytes` plain bytes together, with no batch. */
+size_t vv_segment_bound(size_t bytes, size_t count);
 /* Seal one frame; *out_loc says where it will lie. -ENOMEM, -VV_ERR_LIMIT (frames or bytes; the
  * builder is unchanged). */
 MUST_CHECK int vv_segment_add(struct vv_segment_builder *builder, const struct vv_origin *origin,

@@ -76,7 +76,7 @@ void vv_dir_tmp_path(const struct vv_dir *dir, const struct vv_dir_tmp *tmp, cha
 
 static int open_file(struct vv_dir *dir, struct vv_dir_tmp *tmp)
 {
-    const unsigned flags = VV_FILE_WRITE | VV_FILE_CREATE | VV_FILE_EXCLUSIVE;
+    const unsigned flags = VV_FILE_WRITE | VV_FILE_CREATE | VV_FILE_EXCLUSIVE | VV_FILE_DIRECT;
     char path[VV_DIR_PATH_MAX];
     char tmp_dir[VV_DIR_PATH_MAX];
     vv_dir_tmp_path(dir, tmp, path);

@@ -7,6 +7,9 @@
 #include "base/plant.h"
 #include "volume/volume_impl.h"
 
+#define BULK_TRIES_MAX (2 * VV_UPLOADS_MAX)
+#define BULK_WAIT_NS (100 * VV_NS_PER_MS)
+
 int vv_commit_new(uint64_t number, struct vv_commit **out_commit)
 {
     struct vv_commit *commit = vv_zalloc(sizeof *commit);
@@ -161,6 +164,8 @@ void vv_commit_freeze(struct vv_volume *volume)
     volume->is_timer_due = false;
     volume->is_space_due = false;
     vv_timer_cancel(&volume->commit_timer);
+    if (volume->uploads_under_way == 0)
+        vv_upload_trim(volume);
     volume->stats.commits++;
 }
 
@@ -240,8 +245,25 @@ static int journal_commit(struct vv_volume *volume, struct vv_commit *commit)
     return 0;
 }
 
+/* Bulk data goes into data segments, not twice over through the journal and a log object: what is left of
+ * it in the open commit starts on its way now. With all uploads under way, waits for one to end; what is
+ * written meanwhile may stay behind for the journal, so that this comes to an end. */
+static void send_bulk(struct vv_volume *volume)
+{
+    for (unsigned i = 0; i < BULK_TRIES_MAX; i++) {
+        if (volume->open->plain_bytes < VV_SYNC_SEGMENT_BYTES || volume->store_error != 0 ||
+            volume->is_fenced || volume->is_abandoning)
+            return;
+        if (volume->uploads_under_way < VV_UPLOADS_MAX)
+            vv_upload_start(volume, true);
+        else
+            vv_waitq_wait(&volume->uploads, vv_rt_now_ns() + BULK_WAIT_NS);
+    }
+}
+
 static void commit_once(struct vv_volume *volume)
 {
+    send_bulk(volume);
     struct vv_commit *commit = volume->open;
     vv_commit_freeze(volume);
     if (vv_volume_is_journaling(volume)) {

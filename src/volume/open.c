@@ -219,6 +219,7 @@ static void tear_down(struct vv_volume *volume)
     vv_log_close(volume->log);
     vv_timer_cancel(&volume->commit_timer);
     vv_timer_cancel(&volume->unit_timer);
+    vv_upload_trim(volume);
     vv_volume_free_dirty(volume);
     vv_commit_free_all(volume);
     vv_space_free(volume);

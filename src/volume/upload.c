@@ -6,6 +6,7 @@
 #include "volume/volume_impl.h"
 
 #define INLINE_SEAL_BYTES (32u << 10)
+#define UPLOAD_PAGE 4096u
 
 struct seal_run {
     struct vv_segment_builder *builder;
@@ -92,19 +93,54 @@ void vv_buf_to_cache(struct vv_volume *volume, struct vv_buf *buf, uint32_t at, 
     vv_buf_unref(buf);
 }
 
-static int upload_put(struct upload *upload)
+/* ---- buffers ---- */
+
+/* Frames of whole extents fit; many small ones take chunks of the builder's own. */
+static size_t buffer_bytes(const struct vv_volume *volume)
+{
+    size_t plain = volume->segment_bytes + VV_EXTENT_BYTES;
+    size_t frames = plain / UPLOAD_PAGE;
+    return (vv_segment_bound(plain, frames) + UPLOAD_PAGE - 1) & ~(size_t)(UPLOAD_PAGE - 1);
+}
+
+/* Buffers are kept while uploads go on: fresh memory costs more than sealing into it. NULL when there is
+ * none, or it would be too short. */
+static uint8_t *buffer_take(struct vv_volume *volume, size_t need)
+{
+    if (need > buffer_bytes(volume))
+        return NULL;
+    if (volume->upload_buffer_count > 0)
+        return volume->upload_buffers[--volume->upload_buffer_count];
+    return vv_alloc_aligned(UPLOAD_PAGE, buffer_bytes(volume));
+}
+
+static void buffer_give(struct vv_volume *volume, uint8_t *buffer)
+{
+    if (buffer == NULL)
+        return;
+    assert(volume->upload_buffer_count < VV_UPLOADS_MAX);
+    volume->upload_buffers[volume->upload_buffer_count++] = buffer;
+}
+
+void vv_upload_trim(struct vv_volume *volume)
+{
+    while (volume->upload_buffer_count > 0)
+        vv_free(volume->upload_buffers[--volume->upload_buffer_count]);
+}
+
+/* ---- sealing and putting ---- */
+
+static int upload_build(struct upload *upload, struct vv_segment_builder *builder, uint8_t *buffer)
 {
     struct vv_volume *volume = upload->volume;
-    struct vv_segment_builder *builder = NULL;
     const struct iovec *iov;
     int iov_count;
     size_t bytes;
     char name[VV_STORE_NAME_MAX + 1];
     int err;
-    while ((err = vv_segment_builder_new(volume->ring, &upload->id, &volume->settings, &builder)) ==
-           -ENOMEM)
+    while (buffer != NULL &&
+           (err = vv_segment_builder_lend(builder, buffer, buffer_bytes(volume))) < 0)
         vv_rt_sleep_ns(20 * VV_NS_PER_MS);
-    TRY(err);
     vv_seal_jobs(builder, upload->jobs, upload->count);
     while ((err = vv_segment_finish(builder, NULL, 0, &iov, &iov_count, &bytes)) == -ENOMEM)
         vv_rt_sleep_ns(20 * VV_NS_PER_MS);
@@ -117,7 +153,22 @@ static int upload_put(struct upload *upload)
         volume->store_free -= volume->store_free < bytes ? volume->store_free : bytes;
     for (size_t i = 0; i < upload->count; i++)
         upload->record->bytes += upload->jobs[i].loc.len;
+    return err;
+}
+
+static int upload_put(struct upload *upload)
+{
+    struct vv_volume *volume = upload->volume;
+    struct vv_segment_builder *builder = NULL;
+    int err;
+    while ((err = vv_segment_builder_new(volume->ring, &upload->id, &volume->settings, &builder)) ==
+           -ENOMEM)
+        vv_rt_sleep_ns(20 * VV_NS_PER_MS);
+    TRY(err);
+    uint8_t *buffer = buffer_take(volume, vv_segment_bound(upload->bytes, upload->count));
+    err = upload_build(upload, builder, buffer);
     vv_segment_builder_free(builder);
+    buffer_give(volume, buffer);
     return err;
 }
 

@@ -208,7 +208,8 @@ struct vv_volume {
     unsigned units_under_way;
     uint64_t unit_ordinal, unit_turn, confirm_turn;
     unsigned uploads_under_way;
-    uint64_t moving_bytes;
+    uint8_t *upload_buffers[VV_UPLOADS_MAX]; /* idle ones; data segments are built in them */
+    unsigned upload_buffer_count;
 
     struct vv_waitq commit_work, unit_work, flush_work, compact_work, space_work; /* background fibers */
     struct vv_waitq turn, durable, room, uploads, fenced, idle, manifest_free;
@@ -341,6 +342,8 @@ void vv_buf_to_cache(struct vv_volume *volume, struct vv_buf *buf, uint32_t at, 
                      const struct vv_frame_loc *loc);
 /* Start moving plain bytes of the open commit into a data segment if `is_forced` or enough has gathered. */
 void vv_upload_start(struct vv_volume *volume, bool is_forced);
+/* Free the idle buffers of uploads. */
+void vv_upload_trim(struct vv_volume *volume);
 
 /* ---- record.c: journal records ---- */
 MUST_CHECK int vv_record_encode(struct vv_volume *volume, struct vv_commit *commit,

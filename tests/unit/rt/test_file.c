@@ -133,6 +133,38 @@ static void test_big(struct both *both)
     vv_file_close(file);
 }
 
+/* Writes around the kernel's cache, where the filesystem has them: aligned, with a rest, and not at all. */
+static void test_direct(struct both *both)
+{
+    const char *rt = both->runtime;
+    struct vv_file *file = NULL;
+    uint8_t *bytes = vv_alloc_aligned(4096, BIG_BYTES);
+    uint8_t *back = vv_alloc(BIG_BYTES);
+    int err = vv_file_open(path_in(both, "direct"), READ_WRITE | VV_FILE_CREATE | VV_FILE_DIRECT, &file);
+    tap_is_int(err, 0, "%s: open for direct writes", rt);
+    for (size_t i = 0; i < BIG_BYTES; i++)
+        bytes[i] = (uint8_t)(i * 11 + i / 4096);
+    static const struct { size_t from, len; uint64_t offset; } writes[] = {
+        {0, 1u << 20, 0}, {1u << 20, (1u << 20) + 777, 1u << 20}, {(2u << 20) + 777, 300000, (2u << 20) + 777},
+        {4096, 65536, 4096}, {8192, 4096, 8192},
+    };
+    for (size_t i = 0; i < sizeof(writes) / sizeof(writes[0]); i++) {
+        struct iovec iov = {bytes + writes[i].from, writes[i].len};
+        err = i % 2 == 0 ? vv_file_pwritev(file, &iov, 1, writes[i].offset)
+                         : vv_file_pwritev_sync(file, &iov, 1, writes[i].offset);
+        tap_is_int(err, 0, "%s: direct write %zu", rt, i);
+    }
+    size_t total = (2u << 20) + 777 + 300000;
+    uint64_t size = 0;
+    tap_is_int(vv_file_size(file, &size), 0, "%s: size", rt);
+    tap_is_int((int64_t)size, (int64_t)total, "%s: not a byte more", rt);
+    tap_is_int(vv_file_pread(file, back, BIG_BYTES, 0), (int64_t)total, "%s: read", rt);
+    tap_is_bytes(back, bytes, total, "%s: the same bytes", rt);
+    vv_free(bytes);
+    vv_free(back);
+    vv_file_close(file);
+}
+
 static void test_lock(struct both *both)
 {
     const char *rt = both->runtime;
@@ -296,6 +328,7 @@ static void test_all(struct both *both)
     test_open(both);
     test_read_write(both);
     test_big(both);
+    test_direct(both);
     test_lock(both);
     test_names(both);
     test_directories(both);

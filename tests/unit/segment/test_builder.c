@@ -288,6 +288,38 @@ static void test_small(const struct vv_keyring *ring)
     vv_segment_builder_free(builder);
 }
 
+/* In memory lent: one piece if it is enough, else the rest follows in chunks. */
+static void test_lent(const struct vv_keyring *ring, uint32_t frame_count, size_t capacity, int pieces)
+{
+    enum { FRAMES_MAX = 100 };
+    struct vv_segment_builder *builder = builder_new(ring, &data_id);
+    struct vv_frame_loc locs[FRAMES_MAX];
+    struct object object = {0};
+    uint8_t *lent = calloc(1, capacity + 1);
+    if (!lent)
+        abort();
+    lent[capacity] = 77;
+    tap_is_int(vv_segment_builder_lend(builder, lent, capacity), 0, "%zu bytes are lent", capacity);
+    int bad_count = 0;
+    size_t plain_len = 0;
+    for (uint32_t i = 0; i < frame_count; i++) {
+        uint8_t plain[FRAME_MAX];
+        plain_len += fixture_plain(i, plain);
+        bad_count += add(builder, NULL, i, &locs[i]) != 0;
+    }
+    tap_is_int(bad_count, 0, "%u frames are added", frame_count);
+    tap_is_int(fixture_finish(builder, &data_id, NULL, 0, &object), 0, "finished");
+    check_object(ring, &object, locs, frame_count);
+    tap_is_int(lent[capacity], 77, "nothing behind the memory");
+    if (pieces == 1) {
+        tap_is_bytes(lent, object.bytes, object.len, "the whole object lies in it");
+        tap_ok(vv_segment_bound(plain_len, frame_count) >= object.len, "the bound holds");
+    }
+    vv_segment_builder_free(builder);
+    free(object.bytes);
+    free(lent);
+}
+
 static int build_all(void *arg)
 {
     const struct vv_keyring *ring = arg;
@@ -300,8 +332,9 @@ static int build_all(void *arg)
     int count = 0;
     size_t bytes = 0;
     static uint8_t batch[100000];
+    static uint8_t lent[20000];
     TRY(vv_segment_builder_new(ring, &log_id, &fixture_settings, &builder));
-    int err = 0;
+    int err = vv_segment_builder_lend(builder, lent, sizeof(lent));
     for (; index < 20 && err == 0; index++)
         err = add(builder, NULL, 2 * index + 100, &loc);
     if (err == 0)
@@ -385,6 +418,10 @@ int main(void)
     test_limits(ring);
     test_frame_limit(ring);
     test_small(ring);
+    test_lent(ring, 50, 200000, 1);
+    test_lent(ring, 50, 30000, 2);
+    test_lent(ring, 3, 200, 2);
+    test_lent(ring, 0, 4096, 1);
     fixture_fail_allocs(build_all, ring, "building");
     test_retry(ring);
     vv_keyring_free(ring);
