@@ -291,33 +291,25 @@ struct vv_block *vv_cache_peek(struct vv_cache *cache, const struct vv_cache_key
     return use(block);
 }
 
-/* Somebody else's load, or a block that is there: wait until it is. */
-static int await_block(struct vv_block *block, struct vv_block **out_block)
+int vv_cache_find(struct vv_cache *cache, const struct vv_cache_key *key,
+                  struct vv_block **out_block)
 {
-    block->cache->stats.hits++;
-    (void)use(block);
-    while (block->is_loading)
-        (void)vv_waitq_wait(&block->loaded, VV_NEVER);
-    if (block->error < 0) {
-        int err = block->error;
-        vv_block_unref(block);
-        return err;
-    }
-    *out_block = block;
-    return 0;
+    struct vv_block *block = find_block(cache, key);
+    if (!block)
+        return -ENOENT;
+    cache->stats.hits++;
+    *out_block = use(block);
+    return !block->is_loading;
 }
 
-int vv_cache_get(struct vv_cache *cache, const struct vv_cache_key *key,
-                 int (*load)(void *arg, uint8_t **out_data, size_t *out_len), void *arg,
-                 struct vv_block **out_block)
+int vv_cache_begin(struct vv_cache *cache, const struct vv_cache_key *key,
+                   struct vv_block **out_block)
 {
-    uint8_t *data = NULL;
-    size_t len = 0;
-    struct vv_block *block = find_block(cache, key);
-    if (block)
-        return await_block(block, out_block);
+    int found = vv_cache_find(cache, key, out_block);
+    if (found >= 0)
+        return found;
     cache->stats.misses++;
-    block = new_block(cache, key);
+    struct vv_block *block = new_block(cache, key);
     if (!block)
         return -ENOMEM;
     int err = attach(cache, block);
@@ -327,17 +319,65 @@ int vv_cache_get(struct vv_cache *cache, const struct vv_cache_key *key,
     }
     block->heat = 1;
     block->is_loading = true;
-    err = load(arg, &data, &len);
+    *out_block = block;
+    return 2;
+}
+
+void vv_block_end(struct vv_block *block, uint8_t *data, size_t len)
+{
+    assert(block->is_loading);
     block->is_loading = false;
-    block->error = err < 0 ? err : 0;
     vv_waitq_wake_all(&block->loaded);
-    if (err < 0) {
-        detach(block);
+    fill(block, data, len);
+    evict(block->cache);
+}
+
+void vv_block_fail(struct vv_block *block, int err)
+{
+    assert(block->is_loading && err < 0);
+    block->is_loading = false;
+    block->error = err;
+    vv_waitq_wake_all(&block->loaded);
+    detach(block);
+    vv_block_unref(block);
+}
+
+void vv_block_cool(struct vv_block *block)
+{
+    if (block->heat > 0)
+        block->heat--;
+}
+
+int vv_block_wait(struct vv_block *block)
+{
+    while (block->is_loading)
+        (void)vv_waitq_wait(&block->loaded, VV_NEVER);
+    int err = block->error;
+    if (err < 0)
         vv_block_unref(block);
+    return err;
+}
+
+int vv_cache_get(struct vv_cache *cache, const struct vv_cache_key *key,
+                 int (*load)(void *arg, uint8_t **out_data, size_t *out_len), void *arg,
+                 struct vv_block **out_block)
+{
+    uint8_t *data = NULL;
+    size_t len = 0;
+    struct vv_block *block;
+    int found = vv_cache_begin(cache, key, &block);
+    TRY(found);
+    if (found < 2) {
+        TRY(vv_block_wait(block));
+        *out_block = block;
+        return 0;
+    }
+    int err = load(arg, &data, &len);
+    if (err < 0) {
+        vv_block_fail(block, err);
         return err;
     }
-    fill(block, data, len);
-    evict(cache);
+    vv_block_end(block, data, len);
     *out_block = block;
     return 0;
 }

@@ -103,6 +103,24 @@ MUST_CHECK int vv_cache_get(struct vv_cache *cache, const struct vv_cache_key *k
  * Is not counted as a use. */
 void vv_cache_put(struct vv_cache *cache, const struct vv_cache_key *key, uint8_t *data, size_t len,
                   struct vv_block **out_block);
+/* For loading many blocks with few requests. 1: the block is there, *out_block holds it. 0: somebody
+ * loads it: *out_block holds it, wait with vv_block_wait. 2: it is missing and the caller's to load,
+ * who must call vv_block_end or vv_block_fail soon, whatever happens: others wait for it. Does not
+ * suspend. -ENOMEM. */
+MUST_CHECK int vv_cache_begin(struct vv_cache *cache, const struct vv_cache_key *key,
+                              struct vv_block **out_block);
+/* As begin, but makes nothing: -ENOENT when it is missing. */
+MUST_CHECK int vv_cache_find(struct vv_cache *cache, const struct vv_cache_key *key,
+                             struct vv_block **out_block);
+/* The bytes of a block begun, whose reference the caller keeps. Takes `data` over. */
+void vv_block_end(struct vv_block *block, uint8_t *data, size_t len);
+/* Loading failed: everybody who waits gets `err`. The caller's reference is dropped. */
+void vv_block_fail(struct vv_block *block, int err);
+/* Wait until a block that was found is loaded. Its loader's error: then the reference is dropped.
+ * Suspends when it is not loaded yet. */
+MUST_CHECK int vv_block_wait(struct vv_block *block);
+/* Loading it was no use: it was read ahead. Call it when the load has ended. */
+void vv_block_cool(struct vv_block *block);
 void vv_block_ref(struct vv_block *block);
 /* NULL is fine. */
 void vv_block_unref(struct vv_block *block);

@@ -58,6 +58,8 @@ static int read_file(struct vv_op *op, void *arg)
         struct vv_parts parts;
         TRY(vv_parts_decode(inode.parts, &parts));
         TRY(vv_parts_read(op, &parts, call->offset, len, &call->read));
+        struct vv_piece piece = vv_parts_at(&parts, call->offset, inode.size - call->offset);
+        vv_read_expect(call->read, piece.start + piece.len);
         return (int)len;
     }
     size_t held = call->offset < inode.in_line.len ? inode.in_line.len - (size_t)call->offset : 0;

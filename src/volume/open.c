@@ -48,6 +48,7 @@ static void init_queues(struct vv_volume *volume)
     vv_list_init(&volume->drops);
     vv_list_init(&volume->tail);
     vv_list_init(&volume->commits);
+    vv_list_init(&volume->streams);
 }
 
 static void on_store_state(void *arg, int err)
@@ -210,6 +211,7 @@ static void tear_down(struct vv_volume *volume)
     volume->is_stopping = true;
     vv_timer_cancel(&volume->commit_timer);
     vv_timer_cancel(&volume->unit_timer);
+    vv_ahead_free(volume);
     vv_volume_wake_all(volume);
     vv_log_stop(volume->log); /* background fibers may still call it */
     while (volume->fibers > 0) {

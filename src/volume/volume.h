@@ -124,6 +124,9 @@ struct vv_read;
  * pass the same pointer: vv_read_reset it first. */
 MUST_CHECK int vv_op_read(struct vv_op *op, uint64_t data_id, uint64_t offset, size_t len,
                           struct vv_read **read);
+/* The reader may well read on, up to `end` (bytes of the first data id): read ahead of it if the store is slow.
+ * NULL is fine. */
+void vv_read_expect(struct vv_read *read, uint64_t end);
 void vv_read_reset(struct vv_read *read);
 void vv_read_free(struct vv_read *read);
 /* Fetch and copy everything resolved into buf (as long as the sum of the lengths). Suspends.

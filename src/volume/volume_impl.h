@@ -226,6 +226,12 @@ struct vv_volume {
     bool is_sweep_due; /* a manifest was confirmed: look for what can be deleted */
     bool is_flushing, is_compacting, is_sweeping;
 
+    uint64_t get_ns;       /* how long a request for frames takes, a moving average */
+    struct vv_list streams; /* of readers that go forward (ahead.c), used longest ago first */
+    unsigned stream_count;
+    uint64_t ahead_bytes;  /* read ahead or being read ahead, and not read yet */
+    struct vv_timer ahead_timer;
+
     uint64_t store_free, store_total;
     uint64_t space_asked_ns;
     uint64_t journal_file_bytes; /* what the journal's next file takes of it */
@@ -288,7 +294,11 @@ MUST_CHECK int vv_space_load(struct vv_volume *volume);
 void vv_space_kick(struct vv_volume *volume);
 void vv_space_free(struct vv_volume *volume);
 
-/* ---- read.c ---- */
+/* ---- ahead.c ---- */
+/* Forget all streams; what they have under way ends by itself. */
+void vv_ahead_free(struct vv_volume *volume);
+
+/* ---- read.c, fetch.c ---- */
 /* Read [0, VV_EXTENT_BYTES) of an extent as of `record` (may be NULL) and the layers up to `last`. Suspends. */
 MUST_CHECK int vv_extent_read(struct vv_volume *volume, uint64_t data_id, uint64_t index,
                               const struct vv_extent_record *record, uint64_t last, uint8_t *out);

@@ -222,6 +222,40 @@ static void test_budget(void)
     vv_cache_free(cache);
 }
 
+static void test_begin(void)
+{
+    struct vv_cache *cache = new_cache(10);
+    struct vv_cache_key key = key_of(1, 1);
+    struct vv_block *ours;
+    struct vv_block *other;
+    tap_is_int(vv_cache_find(cache, &key, &ours), -ENOENT, "find makes nothing");
+    tap_is_int(vv_cache_begin(cache, &key, &ours), 2, "a block that is missing is the caller's");
+    tap_is_int(vv_cache_begin(cache, &key, &other), 0, "the next one finds it being loaded");
+    tap_ok(other == ours && !vv_cache_peek(cache, &key), "peek does not");
+    vv_block_fail(ours, -EIO);
+    tap_is_int(vv_block_wait(other), -EIO, "who waits gets the error of the load");
+    tap_is_int(vv_cache_find(cache, &key, &other), -ENOENT, "and nothing is left of it");
+    tap_is_int(vv_cache_begin(cache, &key, &ours), 2, "so that it can be tried again");
+    vv_block_end(ours, new_bytes(1), BLOCK_BYTES);
+    tap_is_int(vv_cache_find(cache, &key, &other), 1, "once loaded it is there");
+    tap_ok(vv_block_wait(other) == 0 && other->data[0] == 1, "with its bytes");
+    vv_block_unref(other);
+    vv_block_unref(ours);
+    for (uint64_t i = 2; i < 5; i++) {
+        key = key_of(1, i);
+        tap_is_int(vv_cache_begin(cache, &key, &ours), 2, "block %d", (int)i);
+        vv_block_end(ours, new_bytes(i), BLOCK_BYTES);
+        vv_block_cool(ours);
+        vv_block_unref(ours);
+    }
+    tap_is_int(touch(cache, 1, 2), 0, "a block that was read ahead");
+    vv_cache_resize(cache, BLOCK_CHARGE * 2);
+    tap_ok(is_there(cache, 1, 1) && !is_there(cache, 1, 3),
+           "being read ahead is no use: the one used twice stays");
+    tap_ok(is_there(cache, 1, 2) && !is_there(cache, 1, 4), "with the one read since");
+    vv_cache_free(cache);
+}
+
 static void test_put(void)
 {
     struct vv_cache *cache = new_cache(4);
@@ -439,6 +473,7 @@ int main(void)
     test_eviction();
     test_pins();
     test_budget();
+    test_begin();
     test_put();
     test_destroy();
     tap_is_int(vv_rt_run(&real, shared_main, NULL), 0, "the runtime ends");

@@ -509,6 +509,12 @@ int vv_op_read(struct vv_op *op, uint64_t data_id, uint64_t offset, size_t len,
     return 0;
 }
 
+void vv_read_expect(struct vv_read *read, uint64_t end)
+{
+    (void)read;
+    (void)end;
+}
+
 void vv_read_reset(struct vv_read *read)
 {
     if (read)

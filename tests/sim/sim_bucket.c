@@ -1,0 +1,566 @@
+/* What the volume makes of a bucket where every request takes 30 ms: requests, bytes and virtual
+ * time of cold reads, cold openings, scans, fsyncs and idleness. The whole engine in one simulated
+ * process, so that every figure is exact and the same each time.
+ *
+ *   sim_bucket [PART...]   all parts, or those named */
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#include "base/alloc.h"
+#include "base/text.h"
+#include "fs/fs.h"
+#include "log/log.h"
+#include "rt/rt.h"
+#include "rt/sim.h"
+#include "store/store.h"
+#include "tap.h"
+
+#define REQUEST_NS (30 * VV_NS_PER_MS)
+#define LINE_BYTES_PER_S (100ull * 1000 * 1000)
+#define MIB (1u << 20)
+#define SYNCS 40
+#define SHARERS 64
+#define FIND_FILES 100000u
+#define FIND_DIR_FILES 1000u
+
+struct bucket {
+    struct vv_store_backend *backend;
+    struct vv_keyring *ring;
+    struct vv_store *store, *counting;
+    struct vv_volume *volume;
+    struct vv_fs *fs;
+    uint64_t memory_bytes;
+    uint64_t random;
+};
+
+static const struct vv_fs_call root = {.cred = {.is_checked = true}, .door = 1};
+
+static void must(int64_t result, const char *what)
+{
+    if (result >= 0)
+        return;
+    tap_ok(false, "%s: %s", what, vv_err_text((int)result));
+    exit(tap_done());
+}
+
+static const struct vv_store_counts *counts(const struct bucket *bucket)
+{
+    return vv_store_counts(bucket->counting);
+}
+
+static uint64_t requests(const struct bucket *bucket)
+{
+    const struct vv_store_counts *now = counts(bucket);
+    return now->puts + now->gets + now->sizes + now->lists + now->removes;
+}
+
+static double in_requests(uint64_t ns)
+{
+    return (double)ns / (double)REQUEST_NS;
+}
+
+static void open_store(struct bucket *bucket, uint64_t latency_ns, uint64_t bytes_per_s)
+{
+    must(vv_store_mem_open(bucket->backend, &bucket->store), "mem store");
+    must(vv_store_latency_new(bucket->store, latency_ns, bytes_per_s, &bucket->store), "latency");
+    must(vv_store_count_new(bucket->store, &bucket->store), "count");
+    bucket->counting = bucket->store;
+}
+
+static void open_bucket(struct bucket *bucket, uint64_t latency_ns, uint64_t bytes_per_s)
+{
+    open_store(bucket, latency_ns, bytes_per_s);
+    struct vv_volume_options options = {
+        .store = bucket->store,
+        .ring = bucket->ring,
+        .durability = VV_DURABILITY_BUCKET,
+        .memory_bytes = bucket->memory_bytes,
+    };
+    must(vv_volume_open(&options, &bucket->volume), "open");
+    must(vv_fs_open(bucket->volume, &bucket->fs), "open the files");
+}
+
+static void close_bucket(struct bucket *bucket)
+{
+    vv_fs_close(bucket->fs);
+    must(vv_volume_close(bucket->volume), "close");
+    vv_store_close(bucket->store);
+}
+
+static void make_bucket(struct bucket *bucket, uint64_t memory_bytes)
+{
+    struct vv_counters counters = {VV_ROOT_INODE + 1, VV_ORIGIN_FIRST_DATA};
+    struct vv_seal_settings settings = {VV_CIPHER_AES_256_GCM, VV_COMPRESSION_LZ4, 0};
+    struct vv_secret secret = {VV_SECRET_KEY_FILE, "0123456789abcdef0123456789abcdef", 32};
+    uint8_t *keys;
+    size_t keys_len;
+    *bucket = (struct bucket){.memory_bytes = memory_bytes, .random = 1};
+    must(vv_store_backend_new(&bucket->backend), "backend");
+    must(vv_keyring_new((const uint8_t *)"volume-id-volume", &bucket->ring), "ring");
+    must(vv_slots_create(bucket->ring, &secret, &vv_slot_cost_test, &keys, &keys_len), "slots");
+    open_store(bucket, 0, 0);
+    must(vv_volume_create(bucket->store, bucket->ring, keys, keys_len, &settings, &counters),
+         "create");
+    vv_free(keys);
+    vv_store_close(bucket->store);
+}
+
+static void drop_bucket(struct bucket *bucket)
+{
+    vv_keyring_free(bucket->ring);
+    vv_store_backend_free(bucket->backend);
+}
+
+static void fill(struct bucket *bucket, uint8_t *bytes, size_t len)
+{
+    for (size_t i = 0; i + 8 <= len; i += 8) {
+        bucket->random ^= bucket->random << 13;
+        bucket->random ^= bucket->random >> 7;
+        bucket->random ^= bucket->random << 17;
+        memcpy(bytes + i, &bucket->random, 8);
+    }
+}
+
+static uint64_t make_file(struct bucket *bucket, uint64_t parent, const char *name)
+{
+    struct vv_create create = {.mode = S_IFREG | 0644};
+    struct vv_attr attr;
+    must(vv_fs_mknod(bucket->fs, &root, parent, name, strlen(name), &create, &attr), "mknod");
+    return attr.inode;
+}
+
+static uint64_t make_dir(struct bucket *bucket, uint64_t parent, const char *name)
+{
+    struct vv_create create = {.mode = S_IFDIR | 0755};
+    struct vv_attr attr;
+    must(vv_fs_mkdir(bucket->fs, &root, parent, name, strlen(name), &create, &attr), "mkdir");
+    return attr.inode;
+}
+
+static uint64_t find_name(struct bucket *bucket, const char *name)
+{
+    struct vv_attr attr;
+    must(vv_fs_lookup(bucket->fs, &root, VV_ROOT_INODE, name, strlen(name), &attr), "lookup");
+    return attr.inode;
+}
+
+/* ---- cold sequential reading ---- */
+
+static void write_big(struct bucket *bucket, const char *name, unsigned mib, uint64_t seed)
+{
+    static uint8_t bytes[MIB];
+    uint64_t inode = make_file(bucket, VV_ROOT_INODE, name);
+    bucket->random = seed;
+    for (unsigned i = 0; i < mib; i++) {
+        fill(bucket, bytes, MIB);
+        must(vv_fs_write(bucket->fs, &root, inode, NULL, bytes, MIB, (uint64_t)i * MIB, 0), "write");
+    }
+    must(vv_fs_sync(bucket->fs, inode), "sync");
+}
+
+static void read_big(struct bucket *bucket, const char *name, unsigned mib, size_t len,
+                     uint64_t seed)
+{
+    static uint8_t bytes[MIB];
+    static uint8_t wanted[MIB];
+    uint64_t inode = find_name(bucket, name);
+    bool is_right = true;
+    bucket->random = seed;
+    uint64_t begun_ns = vv_rt_now_ns();
+    uint64_t bytes_before = counts(bucket)->bytes_got;
+    uint64_t gets_before = counts(bucket)->gets;
+    for (unsigned i = 0; i < mib; i++) {
+        for (size_t at = 0; at < MIB; at += len)
+            must(vv_fs_read(bucket->fs, &root, inode, NULL, bytes + at, len,
+                            (uint64_t)i * MIB + at),
+                 "read");
+        fill(bucket, wanted, MIB);
+        is_right &= memcmp(bytes, wanted, MIB) == 0;
+    }
+    double seconds = (double)(vv_rt_now_ns() - begun_ns) / 1e9;
+    double rate = (double)mib * MIB / seconds;
+    double fetched = (double)(counts(bucket)->bytes_got - bytes_before) / ((double)mib * MIB);
+    tap_ok(is_right, "%u MiB read cold by %zu KiB are right", mib, len >> 10);
+    tap_ok(rate >= 0.8 * LINE_BYTES_PER_S, "at %.1f%% of the line's bandwidth (>= 80)",
+           100 * rate / LINE_BYTES_PER_S);
+    tap_ok(fetched <= 1.1, "with %.3f bytes fetched per byte read (<= 1.1), %" PRIu64 " requests",
+           fetched, counts(bucket)->gets - gets_before);
+}
+
+static void cold_read(void)
+{
+    struct bucket bucket;
+    make_bucket(&bucket, 256 * MIB);
+    open_bucket(&bucket, 0, 0);
+    write_big(&bucket, "big", 192, 7);
+    close_bucket(&bucket);
+    for (size_t len = MIB; len >= MIB / 8; len /= 8) {
+        open_bucket(&bucket, REQUEST_NS, LINE_BYTES_PER_S);
+        read_big(&bucket, "big", 192, len, 7);
+        close_bucket(&bucket);
+    }
+    drop_bucket(&bucket);
+}
+
+/* ---- many readers of the same bytes ---- */
+
+struct sharer {
+    struct bucket *bucket;
+    uint64_t inode;
+    uint64_t took_ns;
+    bool *go;
+    unsigned *left;
+    struct vv_waitq *done;
+};
+
+static void read_same(void *arg)
+{
+    struct sharer *sharer = arg;
+    static uint8_t bytes[MIB];
+    must(vv_fs_read(sharer->bucket->fs, &root, sharer->inode, NULL, bytes, MIB, 8 * MIB), "read");
+    if (--*sharer->left == 0)
+        vv_waitq_wake_all(sharer->done);
+}
+
+static void shared_read(void)
+{
+    struct bucket bucket;
+    struct vv_waitq done;
+    struct sharer sharer = {.bucket = &bucket, .done = &done};
+    unsigned left = SHARERS;
+    vv_waitq_init(&done);
+    make_bucket(&bucket, 256 * MIB);
+    open_bucket(&bucket, 0, 0);
+    write_big(&bucket, "big", 16, 7);
+    close_bucket(&bucket);
+    open_bucket(&bucket, REQUEST_NS, 0);
+    sharer.inode = find_name(&bucket, "big");
+    sharer.left = &left;
+    uint64_t before = counts(&bucket)->bytes_got;
+    for (unsigned i = 0; i < SHARERS; i++)
+        must(vv_fiber_start(read_same, &sharer, "reader"), "fiber");
+    while (left > 0)
+        vv_waitq_wait(&done, VV_NEVER);
+    uint64_t got = counts(&bucket)->bytes_got - before;
+    tap_ok(got < 3 * MIB / 2, "%d readers of the same cold MiB fetch %.2f MiB in all", SHARERS,
+           (double)got / MIB);
+    close_bucket(&bucket);
+    drop_bucket(&bucket);
+}
+
+/* ---- fsync ---- */
+
+static int compare_ns(const void *a, const void *b)
+{
+    uint64_t first = *(const uint64_t *)a;
+    uint64_t second = *(const uint64_t *)b;
+    return first < second ? -1 : first > second;
+}
+
+static void change_and_sync(struct bucket *bucket, uint64_t inode, unsigned number)
+{
+    uint8_t bytes[100];
+    memset(bytes, (int)number, sizeof bytes);
+    must(vv_fs_write(bucket->fs, &root, inode, NULL, bytes, sizeof bytes, number * 512ull, 0),
+         "write");
+    must(vv_fs_sync(bucket->fs, inode), "sync");
+}
+
+static void single_syncs(struct bucket *bucket)
+{
+    uint64_t took[SYNCS];
+    uint64_t inode = make_file(bucket, VV_ROOT_INODE, "small");
+    bool is_one_put = true;
+    change_and_sync(bucket, inode, 0);
+    for (unsigned i = 0; i < SYNCS; i++) {
+        vv_rt_sleep_ns(200 * VV_NS_PER_MS);
+        uint64_t puts = counts(bucket)->puts;
+        uint64_t before = requests(bucket);
+        uint64_t begun_ns = vv_rt_now_ns();
+        change_and_sync(bucket, inode, i);
+        took[i] = vv_rt_now_ns() - begun_ns;
+        is_one_put &= counts(bucket)->puts == puts + 1 && requests(bucket) == before + 1;
+    }
+    qsort(took, SYNCS, sizeof took[0], compare_ns);
+    tap_ok(in_requests(took[SYNCS / 2]) <= 1.3,
+           "fsync of a small change takes %.2f request times at the median (<= 1.3), %.2f at most",
+           in_requests(took[SYNCS / 2]), in_requests(took[SYNCS - 1]));
+    tap_ok(is_one_put, "and issues exactly one PUT, and no other request");
+}
+
+static void sync_own(void *arg)
+{
+    struct sharer *sharer = arg;
+    change_and_sync(sharer->bucket, sharer->inode, 3);
+    if (--*sharer->left == 0)
+        vv_waitq_wake_all(sharer->done);
+}
+
+static void shared_syncs(struct bucket *bucket)
+{
+    struct sharer sharers[SHARERS];
+    struct vv_waitq done;
+    unsigned left = SHARERS;
+    vv_waitq_init(&done);
+    for (unsigned i = 0; i < SHARERS; i++) {
+        char name[16];
+        vv_format(name, sizeof name, "shared%u", i);
+        sharers[i] = (struct sharer){.bucket = bucket, .left = &left, .done = &done};
+        sharers[i].inode = make_file(bucket, VV_ROOT_INODE, name);
+    }
+    must(vv_fs_sync(bucket->fs, 0), "sync");
+    vv_rt_sleep_ns(2 * VV_NS_PER_S);
+    uint64_t puts = counts(bucket)->puts;
+    uint64_t begun_ns = vv_rt_now_ns();
+    for (unsigned i = 0; i < SHARERS; i++)
+        must(vv_fiber_start(sync_own, &sharers[i], "syncer"), "fiber");
+    while (left > 0)
+        vv_waitq_wait(&done, VV_NEVER);
+    double took = in_requests(vv_rt_now_ns() - begun_ns);
+    puts = counts(bucket)->puts - puts;
+    tap_ok(puts <= 3, "%d fsyncs at the same time share %" PRIu64 " PUTs, and take %.2f request times",
+           SHARERS, puts, took);
+}
+
+struct streamer {
+    struct bucket *bucket;
+    bool is_stopping, is_running;
+    uint64_t bytes;
+    struct vv_waitq ended;
+};
+
+static void stream(void *arg)
+{
+    struct streamer *streamer = arg;
+    struct bucket *bucket = streamer->bucket;
+    uint64_t inode = find_name(bucket, "stream");
+    uint8_t *bytes = malloc(MIB);
+    while (!streamer->is_stopping) {
+        fill(bucket, bytes, MIB);
+        must(vv_fs_write(bucket->fs, &root, inode, NULL, bytes, MIB, streamer->bytes % (512ull * MIB),
+                         0),
+             "stream");
+        streamer->bytes += MIB;
+        vv_rt_sleep_ns(10 * VV_NS_PER_MS); /* 100 MB/s, or as fast as it is let */
+    }
+    free(bytes);
+    streamer->is_running = false;
+    vv_waitq_wake_all(&streamer->ended);
+}
+
+static void syncs_beside_stream(struct bucket *bucket, uint64_t bytes_per_s)
+{
+    enum { COUNT = 200 };
+    static uint64_t took[COUNT];
+    struct streamer streamer = {.bucket = bucket, .is_running = true};
+    vv_waitq_init(&streamer.ended);
+    uint64_t inode = find_name(bucket, "small");
+    make_file(bucket, VV_ROOT_INODE, "stream");
+    uint64_t begun_ns = vv_rt_now_ns();
+    must(vv_fiber_start(stream, &streamer, "streamer"), "fiber");
+    vv_rt_sleep_ns(VV_NS_PER_S);
+    for (unsigned i = 0; i < COUNT; i++) {
+        uint64_t sync_ns = vv_rt_now_ns();
+        change_and_sync(bucket, inode, i);
+        took[i] = vv_rt_now_ns() - sync_ns;
+        vv_rt_sleep_ns(20 * VV_NS_PER_MS);
+    }
+    double seconds = (double)(vv_rt_now_ns() - begun_ns) / 1e9;
+    streamer.is_stopping = true;
+    while (streamer.is_running)
+        vv_waitq_wait(&streamer.ended, VV_NEVER);
+    qsort(took, COUNT, sizeof took[0], compare_ns);
+    tap_ok(in_requests(took[COUNT * 99 / 100]) <= 2.5,
+           "fsync beside a client that streams %.0f MB/s over a line of %.0f MB/s: p50 %.2f, p99 %.2f "
+           "request times (<= 2.5)",
+           (double)streamer.bytes / seconds / 1e6, (double)bytes_per_s / 1e6,
+           in_requests(took[COUNT / 2]), in_requests(took[COUNT * 99 / 100]));
+}
+
+static void syncs(void)
+{
+    struct bucket bucket;
+    make_bucket(&bucket, 256 * MIB);
+    open_bucket(&bucket, REQUEST_NS, 0);
+    single_syncs(&bucket);
+    shared_syncs(&bucket);
+    close_bucket(&bucket);
+    drop_bucket(&bucket);
+}
+
+static void stream_syncs(void)
+{
+    const uint64_t lines[] = {1000ull * 1000 * 1000, 200ull * 1000 * 1000};
+    for (size_t i = 0; i < sizeof lines / sizeof lines[0]; i++) {
+        struct bucket bucket;
+        make_bucket(&bucket, 256 * MIB);
+        open_bucket(&bucket, REQUEST_NS, lines[i]);
+        make_file(&bucket, VV_ROOT_INODE, "small");
+        syncs_beside_stream(&bucket, lines[i]);
+        close_bucket(&bucket);
+        drop_bucket(&bucket);
+    }
+}
+
+/* ---- idleness ---- */
+
+static void idle(void)
+{
+    struct bucket bucket;
+    make_bucket(&bucket, 64 * MIB);
+    open_bucket(&bucket, REQUEST_NS, LINE_BYTES_PER_S);
+    write_big(&bucket, "big", 8, 3);
+    read_big(&bucket, "big", 1, MIB, 3);
+    vv_rt_sleep_ns(10 * VV_NS_PER_S); /* atime, deletions and such */
+    uint64_t before = requests(&bucket);
+    vv_rt_sleep_ns(60 * VV_NS_PER_S);
+    tap_is_int((int64_t)(requests(&bucket) - before), 0, "an idle volume issues no request in a minute");
+    vv_rt_sleep_ns(3540 * VV_NS_PER_S);
+    tap_is_int((int64_t)(requests(&bucket) - before), 0, "nor in an hour");
+    close_bucket(&bucket);
+    drop_bucket(&bucket);
+}
+
+/* ---- many files ---- */
+
+static void make_files(struct bucket *bucket, unsigned count)
+{
+    uint64_t dir = 0;
+    for (unsigned i = 0; i < count; i++) {
+        char name[32];
+        if (i % FIND_DIR_FILES == 0) {
+            vv_format(name, sizeof name, "d%04u", i / FIND_DIR_FILES);
+            dir = make_dir(bucket, VV_ROOT_INODE, name);
+        }
+        vv_format(name, sizeof name, "file-%07u", i);
+        make_file(bucket, dir, name);
+    }
+}
+
+#define PAGE_ENTRIES 128
+
+struct page {
+    uint64_t inodes[PAGE_ENTRIES];
+    uint64_t cookie;
+    unsigned count;
+    unsigned dirs;
+};
+
+static int visit(void *arg, const struct vv_dirent *entry)
+{
+    struct page *page = arg;
+    if (page->count == PAGE_ENTRIES)
+        return 0;
+    page->cookie = entry->cookie;
+    if (entry->cookie > 2)
+        page->inodes[page->count++] = entry->inode;
+    return 1;
+}
+
+/* readdirplus of a whole directory, as a door does it: a page of entries, then their attributes. */
+static unsigned find_in(struct bucket *bucket, uint64_t dir, unsigned depth)
+{
+    struct page page = {0};
+    unsigned found = 0;
+    do {
+        struct vv_attr attrs[PAGE_ENTRIES];
+        int errors[PAGE_ENTRIES];
+        page.count = 0;
+        must(vv_fs_readdir(bucket->fs, dir, page.cookie, visit, &page), "readdir");
+        must(vv_fs_getattrs(bucket->fs, page.inodes, page.count, attrs, errors), "getattrs");
+        for (unsigned i = 0; i < page.count; i++) {
+            must(errors[i], "getattr");
+            if (S_ISDIR(attrs[i].mode) && depth == 0)
+                found += find_in(bucket, attrs[i].inode, 1);
+        }
+        found += page.count;
+    } while (page.count > 0);
+    return found;
+}
+
+static void find(void)
+{
+    struct bucket bucket;
+    make_bucket(&bucket, 256 * MIB);
+    open_bucket(&bucket, 0, 0);
+    make_files(&bucket, FIND_FILES);
+    close_bucket(&bucket);
+    open_bucket(&bucket, REQUEST_NS, LINE_BYTES_PER_S);
+    uint64_t before = requests(&bucket);
+    uint64_t begun_ns = vv_rt_now_ns();
+    unsigned found = find_in(&bucket, VV_ROOT_INODE, 0);
+    double seconds = (double)(vv_rt_now_ns() - begun_ns) / 1e9;
+    uint64_t took = requests(&bucket) - before;
+    tap_is_int(found, FIND_FILES + FIND_FILES / FIND_DIR_FILES, "find sees all %u files", FIND_FILES);
+    tap_ok(took <= FIND_FILES / 200, "find over them, cold, makes %" PRIu64 " requests (<= %u) in %.2f s",
+           took, FIND_FILES / 200, seconds);
+    close_bucket(&bucket);
+    drop_bucket(&bucket);
+}
+
+static void open_million(void)
+{
+    struct bucket bucket;
+    make_bucket(&bucket, 256 * MIB);
+    open_bucket(&bucket, 0, 0);
+    make_files(&bucket, 1000000);
+    close_bucket(&bucket);
+    uint64_t begun_ns = vv_rt_now_ns();
+    open_bucket(&bucket, REQUEST_NS, LINE_BYTES_PER_S);
+    uint64_t opened_ns = vv_rt_now_ns();
+    uint64_t made = requests(&bucket);
+    struct vv_attr attr;
+    must(vv_fs_getattr(bucket.fs, VV_ROOT_INODE, &attr), "getattr");
+    uint64_t used_ns = vv_rt_now_ns();
+    tap_ok(in_requests(opened_ns - begun_ns) <= 6,
+           "cold open of a volume with a million files takes %.2f request times (<= 6), %" PRIu64
+           " requests",
+           in_requests(opened_ns - begun_ns), made);
+    tap_note("the root's attributes are there after %.2f", in_requests(used_ns - begun_ns));
+    close_bucket(&bucket);
+    drop_bucket(&bucket);
+}
+
+/* ---- */
+
+static const struct part {
+    const char *name;
+    void (*fn)(void);
+} parts[] = {
+    {"cold-read", cold_read},       {"shared-read", shared_read}, {"syncs", syncs},
+    {"stream-syncs", stream_syncs}, {"idle", idle},               {"find", find},
+    {"open-million", open_million},
+};
+#define PART_COUNT (sizeof parts / sizeof parts[0])
+
+static void process_main(void *arg)
+{
+    const struct part *part = arg;
+    part->fn();
+}
+
+static void world_main(void *arg)
+{
+    int process = vv_sim_process_start(NULL, process_main, arg);
+    tap_ok(process > 0, "process");
+    vv_sim_process_wait(process);
+}
+
+int main(int argc, char **argv)
+{
+    for (size_t i = 0; i < PART_COUNT; i++) {
+        bool is_wanted = argc < 2;
+        for (int a = 1; a < argc; a++)
+            is_wanted |= strcmp(argv[a], parts[i].name) == 0;
+        if (!is_wanted)
+            continue;
+        struct vv_sim_options options = {
+            .seed = i + 1, .latency_min_ns = 1000, .latency_max_ns = 20000};
+        tap_is_int(vv_sim_run(&options, world_main, (void *)&parts[i]), 0, "%s", parts[i].name);
+    }
+    return tap_done();
+}
