@@ -72,8 +72,11 @@ struct set_attr {
     const struct vv_handle *handle;
     const struct vv_attr *set;
     uint32_t mask;
-    struct vv_attr attr; /* out */
-    struct vv_inode now; /* out; its borrowed bytes are gone */
+    bool is_stateless;
+    const struct timespec *guard;
+    struct vv_attr before; /* out */
+    struct vv_attr attr;   /* out */
+    struct vv_inode now;   /* out; its borrowed bytes are gone */
     struct vv_file_buf buf;
 };
 
@@ -87,7 +90,8 @@ static int may_truncate(struct vv_op *op, const struct set_attr *call, const str
     if (handle && ((handle->flags & O_PATH) || (handle->flags & O_ACCMODE) == O_RDONLY))
         return -EINVAL;
     if (!handle)
-        TRY(vv_permit(op, &call->call->cred, inode, W_OK));
+        TRY(call->is_stateless ? vv_permit_io(op, &call->call->cred, inode, W_OK)
+                               : vv_permit(op, &call->call->cred, inode, W_OK));
     if (inode->flags & (FS_APPEND_FL | FS_IMMUTABLE_FL))
         return -EPERM;
     return call->set->size > VV_FILE_BYTES_MAX ? -EFBIG : 0;
@@ -185,6 +189,11 @@ static int set_attr(struct vv_op *op, void *arg)
     struct vv_inode inode;
     uint32_t mask = call->mask;
     TRY(vv_inode_load(call->fs, op, call->inode, &inode));
+    if (call->is_stateless)
+        TRY(vv_inode_attr(op, &inode, &call->before));
+    if (call->guard && (call->guard->tv_sec != inode.ctime.tv_sec ||
+                        call->guard->tv_nsec != inode.ctime.tv_nsec))
+        return -ECANCELED;
     TRY(may_set(op, call, &inode));
     if (mask == 0)
         return vv_inode_attr(op, &inode, &call->attr);
@@ -201,6 +210,7 @@ static int set_attr(struct vv_op *op, void *arg)
     if (is_told || (mask & VV_SET_SIZE))
         TRY(vv_kill_priv(op, &inode, vv_cred_is_killing_ids(&call->call->cred, is_told)));
     set_times(call, &inode);
+    inode.verifier = 0;
     call->now = inode;
     TRY(vv_inode_attr(op, &inode, &call->attr));
     return vv_inode_save(op, &inode);
@@ -211,28 +221,56 @@ static bool is_bad_time(const struct timespec *time)
     return time->tv_nsec < 0 || time->tv_nsec >= (long)VV_NS_PER_S;
 }
 
+static int run_set_attr(struct set_attr *call)
+{
+    const struct vv_attr *set = call->set;
+    uint32_t mask = call->mask;
+    if (((mask & VV_SET_ATIME) && is_bad_time(&set->atime)) ||
+        ((mask & VV_SET_MTIME) && is_bad_time(&set->mtime)) ||
+        ((mask & VV_SET_CTIME) && is_bad_time(&set->ctime)))
+        return -EINVAL;
+    enum vv_op_mode mode = mask & VV_SET_SIZE ? VV_OP_FREEING : VV_OP_WRITE;
+    TRY(vv_volume_run(call->fs->volume, mask == 0 ? VV_OP_READ : mode, 0, set_attr, call));
+    if (mask == 0)
+        return 0;
+    vv_notify_inode(call->fs, call->call, call->inode, 0, mask & VV_SET_SIZE ? UINT64_MAX : 0);
+    vv_notify_wait(call->fs, call->call);
+    return vv_fs_sync_if(call->fs, &call->now);
+}
+
 int vv_fs_setattr(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
                   struct vv_handle *handle, const struct vv_attr *set, uint32_t mask,
                   struct vv_attr *out_attr)
 {
     struct set_attr args;
-    if (((mask & VV_SET_ATIME) && is_bad_time(&set->atime)) ||
-        ((mask & VV_SET_MTIME) && is_bad_time(&set->mtime)) ||
-        ((mask & VV_SET_CTIME) && is_bad_time(&set->ctime)))
-        return -EINVAL;
     args.fs = fs;
     args.call = call;
     args.inode = inode;
     args.handle = handle;
     args.set = set;
     args.mask = mask;
-    enum vv_op_mode mode = mask & VV_SET_SIZE ? VV_OP_FREEING : VV_OP_WRITE;
-    TRY(vv_volume_run(fs->volume, mask == 0 ? VV_OP_READ : mode, 0, set_attr, &args));
-    if (mask != 0) {
-        vv_notify_inode(fs, call, inode, 0, mask & VV_SET_SIZE ? UINT64_MAX : 0);
-        vv_notify_wait(fs, call);
-        TRY(vv_fs_sync_if(fs, &args.now));
-    }
+    args.is_stateless = false;
+    args.guard = NULL;
+    TRY(run_set_attr(&args));
+    *out_attr = args.attr;
+    return 0;
+}
+
+int vv_fs_setattr_guarded(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
+                          const struct vv_attr *set, uint32_t mask, const struct timespec *guard,
+                          struct vv_attr *out_before, struct vv_attr *out_attr)
+{
+    struct set_attr args;
+    args.fs = fs;
+    args.call = call;
+    args.inode = inode;
+    args.handle = NULL;
+    args.set = set;
+    args.mask = mask;
+    args.is_stateless = true;
+    args.guard = guard;
+    TRY(run_set_attr(&args));
+    *out_before = args.before;
     *out_attr = args.attr;
     return 0;
 }
@@ -435,4 +473,47 @@ int vv_fs_path(struct vv_fs *fs, uint64_t inode, char *buf, size_t size)
         buf[--start] = '/';
     memmove(buf, buf + start, size - start);
     return 0;
+}
+
+/* ---- where it is ---- */
+
+struct climb {
+    struct vv_fs *fs;
+    uint64_t inode;
+    uint64_t parent; /* out; 0 = not known: a file whose first link is gone */
+};
+
+static int climb(struct vv_op *op, void *arg)
+{
+    struct climb *call = arg;
+    struct vv_inode inode;
+    TRY(vv_inode_load(call->fs, op, call->inode, &inode));
+    call->parent = inode.parent;
+    return 0;
+}
+
+/* An operation for each level: a way up is a chain of reads, and no operation may have many rounds.
+ */
+int vv_fs_nearest(struct vv_fs *fs, uint64_t inode, const uint64_t *roots, size_t count,
+                  size_t *out_index)
+{
+    struct climb args = {.fs = fs, .inode = inode};
+    for (unsigned depth = 0; depth < VV_DEPTH_MAX; depth++) {
+        for (size_t i = 0; i < count; i++) {
+            if (roots[i] == args.inode) {
+                *out_index = i;
+                return 0;
+            }
+        }
+        TRY(vv_volume_run(fs->volume, VV_OP_READ, 0, climb, &args));
+        if (args.parent == 0) {
+            struct step_up step = {.fs = fs, .inode = args.inode};
+            TRY(find_link(fs, &step));
+            args.parent = step.parent;
+        }
+        if (args.parent == 0 || args.parent == args.inode)
+            return -ENOENT;
+        args.inode = args.parent;
+    }
+    return -VV_ERR_CORRUPT;
 }

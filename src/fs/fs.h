@@ -119,6 +119,12 @@ struct vv_handle;
 MUST_CHECK int vv_fs_setattr(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
                              struct vv_handle *handle, const struct vv_attr *set, uint32_t mask,
                              struct vv_attr *out_attr);
+/* The same for doors without handles (NFS): the owner may always set the size. With `guard`, nothing
+ * is done unless it is the inode's ctime: -ECANCELED. *out_before: as it was, in the same instant. */
+MUST_CHECK int vv_fs_setattr_guarded(struct vv_fs *fs, const struct vv_fs_call *call,
+                                     uint64_t inode, const struct vv_attr *set, uint32_t mask,
+                                     const struct timespec *guard, struct vv_attr *out_before,
+                                     struct vv_attr *out_attr);
 /* access(2): mask of R_OK, W_OK, X_OK. Always checks. */
 MUST_CHECK int vv_fs_access(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
                             int mask);
@@ -130,6 +136,13 @@ struct vv_create {
     uint32_t mode;
     uint32_t umask;
     uint32_t rdev_major, rdev_minor;
+    /* NFS sets these with the creation, in one operation: times, owner, size. `set_mask` has
+     * VV_SET_UID, _GID, _SIZE, _ATIME, _MTIME; -EPERM as setattr would say. */
+    const struct vv_attr *set;
+    uint32_t set_mask;
+    /* mknod of a regular file only. Not 0: kept with the file until its attributes are set; while
+     * it is, the same call again finds the file instead of -EEXIST (NFS's exclusive create). */
+    uint64_t verifier;
 };
 MUST_CHECK int vv_fs_mknod(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t parent,
                            const char *name, size_t name_len, const struct vv_create *create,
@@ -156,6 +169,11 @@ MUST_CHECK ssize_t vv_fs_readlink(struct vv_fs *fs, const struct vv_fs_call *cal
                                   char *buf, size_t size);
 /* A path of the inode, from the root, for log lines; "?" parts where unknown. */
 MUST_CHECK int vv_fs_path(struct vv_fs *fs, uint64_t inode, char *buf, size_t size);
+
+/* Which of the directories `roots` is the nearest above `inode`, or is it: its index, or -ENOENT
+ * (below none, or without a link). A file with several links is where its first one is. */
+MUST_CHECK int vv_fs_nearest(struct vv_fs *fs, uint64_t inode, const uint64_t *roots, size_t count,
+                             size_t *out_index);
 
 /* ---- directories ---- */
 

@@ -80,7 +80,8 @@ int vv_inode_decode(struct vv_bytes record, uint64_t inode, struct vv_inode *out
     out.cookie = vv_cursor_u64(&cursor);
     uint64_t special = vv_cursor_u64(&cursor);
     out.next_cookie = S_ISDIR(out.mode) ? special : 0;
-    out.rdev = S_ISDIR(out.mode) ? 0 : special;
+    out.rdev = S_ISDIR(out.mode) || S_ISREG(out.mode) ? 0 : special;
+    out.verifier = S_ISREG(out.mode) ? special : 0;
     out.xattr_count = vv_cursor_u32(&cursor);
     out.xattr_name_bytes = vv_cursor_u32(&cursor);
     size_t inline_len = vv_cursor_u16(&cursor);
@@ -96,6 +97,14 @@ int vv_inode_decode(struct vv_bytes record, uint64_t inode, struct vv_inode *out
     }
     *out_inode = out;
     return 0;
+}
+
+/* What offset 104 holds for its type. */
+static uint64_t special_of(const struct vv_inode *inode)
+{
+    if (S_ISDIR(inode->mode))
+        return inode->next_cookie;
+    return S_ISREG(inode->mode) ? inode->verifier : inode->rdev;
 }
 
 size_t vv_inode_encode(const struct vv_inode *inode, uint8_t *buf)
@@ -122,7 +131,7 @@ size_t vv_inode_encode(const struct vv_inode *inode, uint8_t *buf)
     vv_writer_u32(&writer, (uint32_t)inode->btime.tv_nsec);
     vv_writer_u64(&writer, inode->parent);
     vv_writer_u64(&writer, inode->cookie);
-    vv_writer_u64(&writer, S_ISDIR(inode->mode) ? inode->next_cookie : inode->rdev);
+    vv_writer_u64(&writer, special_of(inode));
     vv_writer_u32(&writer, inode->xattr_count);
     vv_writer_u32(&writer, inode->xattr_name_bytes);
     vv_writer_u16(&writer, (uint16_t)inode->in_line.len);

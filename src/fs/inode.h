@@ -32,12 +32,15 @@
  *       76     4  mtime
  *       80     4  ctime
  *       84     4  btime
- *       88     8  parent directory: of a directory, or of a file's first link; 0 = that link is
- * gone 96     8  cookie of the entry in the parent; 0 with parent 0, and in the root 104     8
- * directory: the next cookie; device: major << 32 | minor; else 0 112     4  extended attributes:
- * how many 116     4  ... and the bytes of their names, each with its NUL 120     2  bytes held
- * inline 122     2  0 124  24*n  parts: data id u64, start u64, length u64 (UINT64_MAX in the last:
- * no end)
+ *       88     8  parent directory: of a directory, or of a file's first link; 0 = that link is gone
+ *       96     8  cookie of the entry in the parent; 0 with parent 0, and in the root
+ *      104     8  directory: the next cookie; device: major << 32 | minor; regular file: the verifier
+ *                 of the exclusive create that made it, until its attributes are set; else 0
+ *      112     4  extended attributes: how many
+ *      116     4  ... and the bytes of their names, each with its NUL
+ *      120     2  bytes held inline
+ *      122     2  0
+ *      124  24*n  parts: data id u64, start u64, length u64 (UINT64_MAX in the last: no end)
  *            ...  bytes held inline: of a small file, or a symlink's target
  *
  * A file's bytes are those of its parts one after the other, or, when it has none, the inline bytes
@@ -81,6 +84,7 @@ struct vv_inode {
     uint64_t parent, cookie;
     uint64_t next_cookie; /* directories */
     uint64_t rdev;        /* devices */
+    uint64_t verifier;    /* regular files: who made it exclusively (NFS); 0 = nobody, or long ago */
     uint32_t xattr_count, xattr_name_bytes;
     struct vv_bytes parts;   /* encoded, borrowed: vv_parts_decode */
     struct vv_bytes in_line; /* borrowed */

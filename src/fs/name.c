@@ -161,6 +161,38 @@ static int stage_entry(struct vv_op *op, struct make *call, struct vv_inode *ino
     return vv_inode_save(op, inode);
 }
 
+/* What is to be set with the creation. */
+static int stage_set(const struct make *call, struct vv_inode *inode)
+{
+    const struct vv_create *create = call->create;
+    const struct vv_cred *cred = &call->call->cred;
+    bool is_root = cred->is_checked || vv_cred_is_root(cred);
+    inode->verifier = S_ISREG(inode->mode) ? create->verifier : 0;
+    if (create->set_mask == 0)
+        return 0;
+    const struct vv_attr *set = create->set;
+    if ((create->set_mask & VV_SET_UID) && set->uid != inode->uid) {
+        if (!is_root)
+            return -EPERM;
+        inode->uid = set->uid;
+    }
+    if ((create->set_mask & VV_SET_GID) && set->gid != inode->gid) {
+        if (!is_root && !vv_cred_is_member(cred, set->gid))
+            return -EPERM;
+        inode->gid = set->gid;
+    }
+    if ((create->set_mask & VV_SET_SIZE) && S_ISREG(inode->mode)) {
+        if (set->size > VV_FILE_BYTES_MAX)
+            return -EFBIG;
+        inode->size = set->size;
+    }
+    if (create->set_mask & VV_SET_ATIME)
+        inode->atime = set->atime;
+    if (create->set_mask & VV_SET_MTIME)
+        inode->mtime = set->mtime;
+    return 0;
+}
+
 static int stage_inode(struct vv_op *op, struct make *call, struct vv_bytes acl)
 {
     struct vv_inode inode;
@@ -175,7 +207,9 @@ static int stage_inode(struct vv_op *op, struct make *call, struct vv_bytes acl)
     if (call->target) {
         inode.in_line = (struct vv_bytes){(const uint8_t *)call->target, call->target_len};
         inode.size = call->target_len;
-    } else if (acl.ptr) {
+    }
+    TRY(stage_set(call, &inode));
+    if (!call->target && acl.ptr) {
         TRY(inherit_acl(op, acl, &inode));
     }
     TRY(call->is_tmpfile ? stage_tmpfile(op, &inode) : stage_entry(op, call, &inode));
@@ -231,6 +265,9 @@ static int make(struct vv_op *op, void *arg)
     TRY(place->name_err);
     if (place->is_found && call->is_opening)
         return open_existing(op, call);
+    if (place->is_found && call->create->verifier != 0 && S_ISREG(place->child.mode) &&
+        place->child.verifier == call->create->verifier)
+        return vv_inode_attr(op, &place->child, &call->attr);
     if (place->is_found)
         return -EEXIST;
     TRY(vv_permit_create(op, &call->call->cred, &place->dir));

@@ -32,7 +32,8 @@ static int apply_new(struct engine *engine, const struct model *model, const str
                      uint64_t *out_real)
 {
     uint64_t parent = real_of(model, op->dir);
-    struct vv_create create = {op->mode, 0, op->rdev >> 8, op->rdev & 0xff};
+    struct vv_create create = {
+        .mode = op->mode, .rdev_major = op->rdev >> 8, .rdev_minor = op->rdev & 0xff};
     char target[OP_TARGET_MAX];
     struct vv_attr attr = {0};
     int err;

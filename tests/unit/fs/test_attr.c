@@ -44,6 +44,33 @@ static void test_chmod(void)
     tap_is_int(set_mode(ROOT, 4711, 0), -ESTALE, "nor nothing");
 }
 
+static void test_guard(void)
+{
+    reset(0400);
+    struct vv_attr before = {0};
+    struct vv_attr attr = {0};
+    struct vv_attr now = attr_of(file);
+    struct vv_attr set = {.size = 3, .mode = 0444};
+    struct timespec other = now.ctime;
+    other.tv_nsec ^= 1;
+    tap_is_int(vv_fs_setattr_guarded(fs, ALICE, file, &set, VV_SET_SIZE, &other, &before, &attr),
+               -ECANCELED, "another ctime");
+    tap_is_int((int64_t)attr_of(file).change, (int64_t)now.change, "changes nothing");
+    tap_is_int(vv_fs_setattr(fs, ALICE, file, NULL, &set, VV_SET_SIZE, &attr), -EACCES,
+               "its size is not to be set by path");
+    tap_is_int(vv_fs_setattr_guarded(fs, BOB, file, &set, VV_SET_SIZE, &now.ctime, &before, &attr),
+               -EACCES, "nor by others");
+    tap_is_int(vv_fs_setattr_guarded(fs, ALICE, file, &set, VV_SET_SIZE, &now.ctime, &before, &attr),
+               0, "but by its owner, who may have it open");
+    tap_is_int((int64_t)before.change, (int64_t)now.change, "as it was");
+    tap_is_int((int64_t)attr.size, 3, "and is");
+    set.size = 0;
+    tap_is_int(vv_fs_setattr_guarded(fs, ALICE, file, &set, VV_SET_SIZE | VV_SET_MODE, NULL, &before,
+                                     &attr),
+               0, "without a guard");
+    tap_is_int((int64_t)before.size, 3, "as it was then");
+}
+
 static void test_chown(void)
 {
     reset(0644);
@@ -233,6 +260,7 @@ static void test_all(void)
     top = (uint64_t)make_dir(ROOT, ROOT_DIR, "top", 0777);
     file = (uint64_t)make_node(ALICE, top, "file", S_IFREG | 0644);
     test_chmod();
+    test_guard();
     test_chown();
     test_utimes();
     test_truncate();

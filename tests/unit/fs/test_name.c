@@ -180,6 +180,71 @@ static void test_rounds(void)
     volume->miss_permille = 300;
 }
 
+/* What NFS asks for: attributes with the creation, and exclusive creation that can be repeated. */
+static void test_create_set(void)
+{
+    uint64_t dir = (uint64_t)make_dir(ROOT, top, "set", 0777);
+    struct vv_attr set = {.uid = 1000, .gid = 2000, .size = 5, .atime = {7, 8}, .mtime = {9, 10}};
+    struct vv_create create = {.mode = S_IFREG | 0640, .set = &set};
+    struct vv_attr attr = {0};
+    create.set_mask = VV_SET_UID | VV_SET_GID | VV_SET_SIZE | VV_SET_ATIME | VV_SET_MTIME;
+    tap_is_int(vv_fs_mknod(fs, BOB, dir, "file", 4, &create, &attr), -EPERM, "not for another");
+    tap_is_int(look(ROOT, dir, "file"), -ENOENT, "and nothing is made");
+    tap_is_int(vv_fs_mknod(fs, ALICE, dir, "file", 4, &create, &attr), 0, "a file with attributes");
+    tap_ok(attr.uid == 1000 && attr.gid == 2000 && attr.size == 5 && attr.atime.tv_nsec == 8 &&
+               attr.mtime.tv_sec == 9 && attr.mode == (S_IFREG | 0640),
+           "has them");
+    set.gid = 3000;
+    tap_is_int(vv_fs_mknod(fs, ALICE, dir, "other", 5, &create, &attr), -EPERM, "a foreign group");
+    tap_is_int(vv_fs_mknod(fs, ROOT, dir, "other", 5, &create, &attr), 0, "but for uid 0");
+    set.size = VV_FILE_BYTES_MAX + 1;
+    tap_is_int(vv_fs_mknod(fs, ROOT, dir, "large", 5, &create, &attr), -EFBIG, "too large");
+}
+
+static void test_exclusive(void)
+{
+    uint64_t dir = (uint64_t)make_dir(ROOT, top, "exclusive", 0777);
+    struct vv_create create = {.mode = S_IFREG, .verifier = 0x1122334455667788};
+    struct vv_attr made = {0};
+    struct vv_attr attr = {0};
+    tap_is_int(vv_fs_mknod(fs, ALICE, dir, "file", 4, &create, &made), 0, "made exclusively");
+    tap_is_int((int64_t)made.rdev_major, 0, "the verifier is no device number");
+    tap_is_int(vv_fs_mknod(fs, ALICE, dir, "file", 4, &create, &attr), 0, "the same call again");
+    tap_is_int((int64_t)attr.inode, (int64_t)made.inode, "finds the file");
+    create.verifier++;
+    tap_is_int(vv_fs_mknod(fs, ALICE, dir, "file", 4, &create, &attr), -EEXIST, "another call");
+    tap_is_int(make_node(ALICE, dir, "file", S_IFREG), -EEXIST, "and one without a verifier");
+    create.verifier--;
+    tap_is_int(set_mode(ALICE, made.inode, 0600), 0, "setting attributes");
+    tap_is_int(vv_fs_mknod(fs, ALICE, dir, "file", 4, &create, &attr), -EEXIST, "ends it");
+}
+
+static void test_nearest(void)
+{
+    uint64_t a = (uint64_t)make_dir(ROOT, top, "near", 0755);
+    uint64_t b = (uint64_t)make_dir(ROOT, a, "b", 0755);
+    uint64_t file = (uint64_t)make_node(ROOT, b, "file", S_IFREG);
+    const uint64_t roots[] = {a, b};
+    struct vv_attr attr;
+    size_t index = 9;
+    volume->miss_permille = 1000;
+    volume->rounds_max = 0;
+    tap_is_int(vv_fs_nearest(fs, file, roots, 1, &index), 0, "below");
+    tap_is_int((int64_t)index, 0, "the only root");
+    tap_is_int(vv_fs_nearest(fs, file, roots, 2, &index), 0, "below two");
+    tap_is_int((int64_t)index, 1, "the nearest");
+    tap_is_int(vv_fs_nearest(fs, a, roots, 2, &index), 0, "a root itself");
+    tap_is_int((int64_t)index, 0, "is its own");
+    tap_is_int(vv_fs_nearest(fs, top, roots, 2, &index), -ENOENT, "above both");
+    tap_is_int(vv_fs_nearest(fs, 4711, roots, 2, &index), -ESTALE, "no inode");
+    tap_ok(volume->rounds_max <= 2, "%u rounds at most", volume->rounds_max);
+    volume->miss_permille = 0;
+    tap_is_int(vv_fs_link(fs, ROOT, file, a, "second", 6, &attr), 0, "a second link");
+    tap_is_int(vv_fs_unlink(fs, ROOT, b, "file", 4), 0, "and the first one gone");
+    tap_is_int(vv_fs_nearest(fs, file, roots, 2, &index), 0, "is below");
+    tap_is_int((int64_t)index, 0, "where the second one is");
+}
+
 static void test_all(void)
 {
     memset(long_name, 'x', VV_NAME_MAX + 1);
@@ -189,6 +254,9 @@ static void test_all(void)
     test_types();
     test_errors();
     test_groups();
+    test_create_set();
+    test_exclusive();
+    test_nearest();
     test_parent();
     test_rounds();
 }
