@@ -257,7 +257,9 @@ MUST_CHECK int vv_fs_set_flags(struct vv_fs *fs, const struct vv_fs_call *call, 
  * enforced. */
 MUST_CHECK ssize_t vv_fs_getxattr(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
                                   const char *name, void *buf, size_t size);
-/* flags: XATTR_CREATE, XATTR_REPLACE. */
+/* flags: XATTR_CREATE, XATTR_REPLACE, and VV_XATTR_KILL_SGID: the caller, checked by the door, may
+ * not keep the setgid bit when an access ACL changes the mode. */
+#define VV_XATTR_KILL_SGID 0x10000
 MUST_CHECK int vv_fs_setxattr(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
                               const char *name, const void *value, size_t len, int flags);
 MUST_CHECK int vv_fs_removexattr(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
@@ -277,6 +279,7 @@ struct vv_lock {
     uint32_t pid;        /* for F_GETLK */
     uint64_t client;     /* connection or mount */
     uint64_t owner;
+    uint64_t opened; /* the door's name for the open file that it was set through; 0 = none */
     bool is_flock;
 };
 /* is_waiting: suspends until granted; *cancel (may be NULL) becoming true and vv_fs_lock_poke end
@@ -292,6 +295,11 @@ void vv_fs_lock_poke(struct vv_fs *fs);
  */
 void vv_fs_unlock_owner(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
                         uint64_t client, uint64_t owner, bool is_flock);
+/* Drop the byte-range locks of a client that were last set through an open file, whoever owns them:
+ * its last user has gone. (The locks of processes are dropped by then, at their own closes; those of
+ * open file descriptions are not.) */
+void vv_fs_unlock_opened(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
+                         uint64_t client, uint64_t opened);
 void vv_fs_unlock_client(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t client);
 
 #endif

@@ -437,15 +437,19 @@ void vv_fs_lock_poke(struct vv_fs *fs)
 struct whose {
     unsigned door;
     uint64_t client, owner;
+    uint64_t opened;   /* not 0: byte ranges set through that, whoever their owner is */
     bool is_any_owner; /* of the client, both kinds of locks */
     bool is_flock;
 };
 
 static bool is_theirs(const struct whose *whose, const struct vv_lock *what, unsigned door)
 {
-    return door == whose->door && what->client == whose->client &&
-           (whose->is_any_owner ||
-            (what->owner == whose->owner && what->is_flock == whose->is_flock));
+    if (door != whose->door || what->client != whose->client)
+        return false;
+    if (whose->opened != 0)
+        return what->opened == whose->opened && !what->is_flock;
+    return whose->is_any_owner ||
+           (what->owner == whose->owner && what->is_flock == whose->is_flock);
 }
 
 static void unlock_list(struct vv_fs *fs, struct vv_list *list, const struct whose *whose)
@@ -490,6 +494,13 @@ void vv_fs_unlock_owner(struct vv_fs *fs, const struct vv_fs_call *call, uint64_
 {
     struct whose whose = {
         .door = call->door, .client = client, .owner = owner, .is_flock = is_flock};
+    unlock_files(fs, inode, &whose);
+}
+
+void vv_fs_unlock_opened(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
+                         uint64_t client, uint64_t opened)
+{
+    struct whose whose = {.door = call->door, .client = client, .opened = opened};
     unlock_files(fs, inode, &whose);
 }
 

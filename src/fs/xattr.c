@@ -185,6 +185,7 @@ struct set_xattr {
     int kind;
     struct vv_bytes value;
     int flags;
+    bool is_killing_sgid;
     bool is_removing;
 };
 
@@ -192,7 +193,7 @@ struct set_xattr {
 static bool apply_access_acl(const struct set_xattr *call, struct vv_inode *inode)
 {
     bool is_minimal = vv_acl_to_mode(call->value, &inode->mode);
-    if (!vv_cred_may_setgid(&call->call->cred, inode->gid))
+    if (call->is_killing_sgid || !vv_cred_may_setgid(&call->call->cred, inode->gid))
         inode->mode &= ~(uint32_t)S_ISGID;
     return !is_minimal;
 }
@@ -251,7 +252,10 @@ static int run_change(struct set_xattr *call)
 int vv_fs_setxattr(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
                    const char *name, const void *value, size_t len, int flags)
 {
-    struct set_xattr args = {.fs = fs, .call = call, .inode = inode, .name = name, .flags = flags};
+    struct set_xattr args = {.fs = fs, .call = call, .inode = inode, .name = name};
+    args.is_killing_sgid = flags & VV_XATTR_KILL_SGID;
+    flags &= ~VV_XATTR_KILL_SGID;
+    args.flags = flags;
     if ((flags & ~(XATTR_CREATE | XATTR_REPLACE)) || flags == (XATTR_CREATE | XATTR_REPLACE))
         return -EINVAL;
     args.kind = kind_of(name);

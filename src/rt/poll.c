@@ -141,6 +141,13 @@ int vv_rt_wait_fd(int fd, unsigned events, uint64_t deadline_ns)
     return vv_poll_wait(&real->poll, fd, events, deadline_ns);
 }
 
+void vv_rt_wake_fd(int fd)
+{
+    struct vv_real *real = vv_real_self();
+    if (real && fd >= 0)
+        vv_poll_wake(&real->poll, fd, VV_RT_READ | VV_RT_WRITE);
+}
+
 void vv_rt_forget_fd(int fd)
 {
     struct vv_real *real = vv_real_self();

@@ -140,6 +140,9 @@ MUST_CHECK int vv_rt_on_signal(int signo, void (*fn)(void *), void *arg);
  * per direction of an fd at a time. Forget the fd before closing it. */
 int vv_rt_wait_fd(int fd, unsigned events, uint64_t deadline_ns);
 void vv_rt_forget_fd(int fd);
+/* Let who waits for `fd` look at it again: vv_rt_wait_fd returns as if it were ready. Does not
+ * suspend. */
+void vv_rt_wake_fd(int fd);
 
 struct vv_socket;
 /* Listen on "HOST:PORT", "[V6]:PORT", "PORT" (loopback) or "unix:PATH" (a stale socket file is

@@ -41,6 +41,18 @@ is() {
         echo "#   not: $3"
     fi
 }
+# tap NAME COMMAND...: the command's own TAP counts as one check; what failed of it is shown.
+tap() {
+    local name=$1 status=0
+    shift
+    "$@" >"$T/tap.out" 2>&1 || status=$?
+    if [ $status = 0 ]; then
+        ok "$name ($(grep -c '^ok' "$T/tap.out") checks)"
+    else
+        not_ok "$name"
+        grep -v '^ok' "$T/tap.out" | sed 's/^/#   /'
+    fi
+}
 need_fuse() {
     [ -c /dev/fuse ] || skip_all "no /dev/fuse here"
     [ "$(id -u)" = 0 ] || command -v fusermount3 >/dev/null || skip_all "cannot mount here"

@@ -179,6 +179,8 @@ void vv_fuse_unmount(struct vv_fuse *fuse)
     if (fuse->known && fuse->told) {
         vv_fuse_lock_cancel_all(fuse);
         vv_waitq_wake_all(&fuse->idle);
+        /* The receiver, if the kernel has not let go. */
+        vv_rt_wake_fd(fuse->device.fd);
         while (fuse->fibers > 0)
             vv_waitq_wait(&fuse->ended, VV_NEVER);
         struct vv_fs_call call = {.cred = {.is_checked = true}, .door = fuse->options.door};

@@ -22,9 +22,12 @@
 #define VV_FUSE_BUFFERS_WARM_MAX 4     /* kept when nobody needs them */
 #define VV_FUSE_KNOWN_SLOTS (1u << 17) /* a power of two */
 #define VV_FUSE_TOLD_SLOTS (1u << 14)  /* likewise */
+#define VV_FUSE_READ_SLOTS (1u << 14)  /* likewise */
+/* After a buffered read of an inode, so many direct writes to it are followed by an invalidation. The
+ * kernel may have that many of a process under way. */
+#define VV_FUSE_CHECKED_WRITES 1024
 #define VV_FUSE_IDLE_FIBERS_MAX 32     /* more end */
 #define VV_FUSE_YIELD_REQUESTS 8       /* served in a row before other fibers get their turn */
-#define VV_FUSE_LOOK_S 5               /* a waiting receiver looks up: is the mount to end? */
 
 struct vv_fuse_buffer {
     struct vv_fuse_buffer *next; /* when it is free */
@@ -44,6 +47,7 @@ struct vv_fuse {
     struct vv_fs_watch watch;
 
     bool is_gone; /* the kernel has let go, or the connection is to end */
+    uint64_t flags; /* agreed on at INIT */
     bool is_receiving;
     unsigned fibers;
     unsigned served_in_row;
@@ -63,6 +67,9 @@ struct vv_fuse {
     uint64_t *known;
     /* By hash of an inode: with which directory's entry the kernel was last told of it. */
     struct vv_fuse_told *told;
+    /* By hash of an inode: how many direct writes to it may still meet pages that were read before
+     * them (ops_file.c). */
+    uint16_t *checked_writes;
     uint64_t change_count; /* changes by other doors */
     struct vv_fuse_stats stats;
 };

@@ -60,6 +60,7 @@ int vv_fuse_init(struct vv_fuse_request *request)
     };
     vv_debug("fuse", "version %u.%u, flags %llx of %llx", in.major, in.minor,
              (unsigned long long)flags, (unsigned long long)offered);
+    request->fuse->flags = flags;
     vv_fuse_reply(request, &out, sizeof(out));
     return 0;
 }

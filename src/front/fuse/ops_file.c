@@ -3,6 +3,7 @@
 #include <linux/fs.h>
 #include <unistd.h>
 
+#include "base/hash.h"
 #include "front/fuse/fuse_impl.h"
 
 #define COPY_BYTES_MAX                                                                             \
@@ -46,7 +47,7 @@ int vv_fuse_open(struct vv_fuse_request *request)
     return vv_fuse_reply_open(request, open, false);
 }
 
-/* RELEASE: release_in. The last use of fh; an flock held through it goes with it. */
+/* RELEASE: release_in. The last use of fh; locks held through it go with it. */
 int vv_fuse_release(struct vv_fuse_request *request)
 {
     struct fuse_release_in in;
@@ -56,6 +57,7 @@ int vv_fuse_release(struct vv_fuse_request *request)
     if (in.release_flags & FUSE_RELEASE_FLOCK_UNLOCK)
         vv_fs_unlock_owner(fuse->fs, &request->call, node_of(request), fuse->options.door,
                            in.lock_owner, true);
+    vv_fs_unlock_opened(fuse->fs, &request->call, node_of(request), fuse->options.door, in.fh);
     vv_fuse_open_free(vv_fuse_open_of(in.fh));
     return vv_fuse_reply_ok(request);
 }
@@ -87,6 +89,29 @@ int vv_fuse_syncfs(struct vv_fuse_request *request)
     return vv_fuse_reply_ok(request);
 }
 
+/* The kernel drops the pages that a direct write covers before it sends the write, and, unless the
+ * write is asynchronous, afterwards. A page read in between would keep the old bytes for good. So a
+ * direct write is followed by an invalidation of what it covers if the inode was read through the
+ * page cache lately; it is answered when that is done. */
+static uint16_t *checked_writes(struct vv_fuse_request *request)
+{
+    uint64_t slot = vv_mix64(node_of(request)) & (VV_FUSE_READ_SLOTS - 1);
+    return &request->fuse->checked_writes[slot];
+}
+
+static void drop_read_before(struct vv_fuse_request *request, uint64_t offset, size_t len)
+{
+    struct vv_fuse *fuse = request->fuse;
+    uint16_t *left = checked_writes(request);
+    if (*left == 0)
+        return;
+    (*left)--;
+    vv_fuse_notify_inode(&fuse->notifier, node_of(request), 0, offset, len);
+    uint64_t deadline_ns = vv_rt_now_ns() + VV_FUSE_INVALIDATE_MAX_S * VV_NS_PER_S;
+    if (vv_fuse_notifier_wait(&fuse->notifier, deadline_ns) < 0)
+        fuse->stats.invalidations_late++;
+}
+
 /* READ: read_in. The bytes; fewer than asked for only at the end of the file. */
 int vv_fuse_read(struct vv_fuse_request *request)
 {
@@ -97,6 +122,8 @@ int vv_fuse_read(struct vv_fuse_request *request)
     struct vv_fuse_buffer *buffer = vv_fuse_buffer_take(fuse);
     if (!buffer)
         return -ENOMEM;
+    if (!(in.flags & O_DIRECT))
+        *checked_writes(request) = VV_FUSE_CHECKED_WRITES;
     ssize_t len = vv_fs_read(fuse->fs, &request->call, node_of(request), vv_fuse_handle_of(in.fh),
                              buffer->bytes, in.size, in.offset);
     if (len >= 0) {
@@ -139,6 +166,8 @@ int vv_fuse_write(struct vv_fuse_request *request)
     TRY(len);
     if (is_append)
         check_append(request, in.offset + (uint64_t)len);
+    if ((in.flags & O_DIRECT) && !is_cached)
+        drop_read_before(request, in.offset, (size_t)len);
     fuse->stats.writes++;
     fuse->stats.write_bytes += (uint64_t)len;
     struct fuse_write_out out = {.size = (uint32_t)len};

@@ -81,6 +81,16 @@ int vv_fuse_access(struct vv_fuse_request *request)
     return vv_fuse_reply_ok(request);
 }
 
+/* The kernel keeps the attributes, and with them the ctime, that it had before an ioctl. */
+static void drop_kernel_attrs(struct vv_fuse_request *request)
+{
+    struct vv_fuse *fuse = request->fuse;
+    vv_fuse_notify_inode(&fuse->notifier, node_of(request), 0, 0, 0);
+    uint64_t deadline_ns = vv_rt_now_ns() + VV_FUSE_INVALIDATE_MAX_S * VV_NS_PER_S;
+    if (vv_fuse_notifier_wait(&fuse->notifier, deadline_ns) < 0)
+        fuse->stats.invalidations_late++;
+}
+
 /* ---- FS_IOC_*: what lsattr, chattr and xfs_io ask ----
  * The kernel forwards only these, with sizes that it has checked against the command, whatever the
  * caller's word size: FS_IOC_GETFLAGS is "long" by name and 32 bits by use. */
@@ -108,6 +118,7 @@ static int ioctl_set_flags(struct vv_fuse_request *request)
     if (!vv_fuse_take(request, &flags, sizeof(flags)))
         return -EINVAL;
     TRY(vv_fs_set_flags(request->fuse->fs, &request->call, node_of(request), flags));
+    drop_kernel_attrs(request);
     return reply_ioctl(request, NULL, 0);
 }
 
@@ -134,6 +145,7 @@ static int ioctl_set_xattr(struct vv_fuse_request *request)
     TRY(vv_fs_getattr(request->fuse->fs, node_of(request), &attr));
     flags |= attr.flags & FS_DIRSYNC_FL; /* has no twin there */
     TRY(vv_fs_set_flags(request->fuse->fs, &request->call, node_of(request), flags));
+    drop_kernel_attrs(request);
     return reply_ioctl(request, NULL, 0);
 }
 
@@ -204,12 +216,13 @@ int vv_fuse_getxattr(struct vv_fuse_request *request)
     return 0;
 }
 
-/* SETXATTR: setxattr_in, name, value. */
+/* SETXATTR: setxattr_in (its second half only if that was agreed on), name, value. */
 int vv_fuse_setxattr(struct vv_fuse_request *request)
 {
-    struct fuse_setxattr_in in;
+    struct fuse_setxattr_in in = {0};
     const char *name;
-    if (!vv_fuse_take(request, &in, sizeof(in)))
+    bool is_ext = request->fuse->flags & FUSE_SETXATTR_EXT;
+    if (!vv_fuse_take(request, &in, is_ext ? sizeof(in) : FUSE_COMPAT_SETXATTR_IN_SIZE))
         return -EINVAL;
     TRY(take_xattr_name(request, &name));
     struct vv_bytes value = vv_cursor_bytes(&request->message.body, in.size);
@@ -217,13 +230,18 @@ int vv_fuse_setxattr(struct vv_fuse_request *request)
         return -EINVAL;
     if (value.len > VV_XATTR_VALUE_MAX)
         return -E2BIG;
-    /* An ACL sets the mode, and who is not in the file's group loses its setgid bit. */
+    /* An ACL sets the mode, and who is not in the file's group loses its setgid bit. A kernel that
+     * does not say who that is leaves it to fs to find out. */
     uint32_t *groups CLEANUP(vv_free_ptr) = NULL;
-    if (strcmp(name, "system.posix_acl_access") == 0 &&
-        !(in.setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID))
+    int flags = (int)in.flags;
+    if (in.setxattr_flags & FUSE_SETXATTR_ACL_KILL_SGID)
+        flags |= VV_XATTR_KILL_SGID;
+    if (!is_ext && strcmp(name, "system.posix_acl_access") == 0) {
         vv_fuse_add_groups(request, &groups);
+        request->call.cred.is_checked = false;
+    }
     TRY(vv_fs_setxattr(request->fuse->fs, &request->call, node_of(request), name, value.ptr,
-                       value.len, (int)in.flags));
+                       value.len, flags));
     return vv_fuse_reply_ok(request);
 }
 

@@ -1,5 +1,10 @@
 /* Locks: nodeid is the inode. The owner is what the kernel says it is; the client is the mount.
  *
+ * The kernel says when a process closes a file (FLUSH) and when the last user of an open file has
+ * gone (RELEASE), but names the owner only for POSIX locks and flock. Locks of open file
+ * descriptions (F_OFD_SETLK) look like those of one more process, whose close never comes: so each
+ * lock remembers through which open file it was set, and goes with that at the latest.
+ *
  * A lock that has to wait gets a fiber of its own, so that those who wait for ever can't use up the
  * fibers that would serve the unlocking. INTERRUPT (a signal for the waiting process) names the
  * request. */
@@ -24,6 +29,7 @@ static int take_lock(struct vv_fuse_request *request, struct vv_lock *out_lock)
     vv_fuse_decode_lock(&in.lk, out_lock);
     out_lock->owner = in.owner;
     out_lock->client = request->fuse->options.door;
+    out_lock->opened = in.fh;
     out_lock->is_flock = in.lk_flags & FUSE_LK_FLOCK;
     if (out_lock->is_flock) {
         out_lock->start = 0;

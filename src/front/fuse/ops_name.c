@@ -13,8 +13,17 @@ static uint64_t node_of(const struct vv_fuse_request *request)
     return request->message.header.nodeid;
 }
 
-/* LOOKUP: name. entry_out; nodeid 0 says that there is none, and may be kept. "." and ".." come
- * from the NFS server, for inodes that it has only a handle of. */
+/* LOOKUP of ".": comes from open_by_handle_at and the NFS server, for an inode, of any type, that
+ * the kernel has only a handle of. One that is gone is ESTALE. */
+static int lookup_self(struct vv_fuse_request *request)
+{
+    struct vv_attr attr;
+    TRY(vv_fs_getattr(request->fuse->fs, node_of(request), &attr));
+    return vv_fuse_reply_entry(request, &attr);
+}
+
+/* LOOKUP: name. entry_out; nodeid 0 says that there is none, and may be kept. ".." comes as "."
+ * does, for directories. */
 int vv_fuse_lookup(struct vv_fuse_request *request)
 {
     struct vv_fuse *fuse = request->fuse;
@@ -22,6 +31,8 @@ int vv_fuse_lookup(struct vv_fuse_request *request)
     struct vv_attr attr;
     TRY(vv_fuse_take_entry(request, &name));
     fuse->stats.lookups++;
+    if (name.len == 1 && name.ptr[0] == '.')
+        return lookup_self(request);
     int err = vv_fs_lookup(fuse->fs, &request->call, node_of(request), (const char *)name.ptr,
                            name.len, &attr);
     if (err == 0)

@@ -74,7 +74,7 @@ void vv_fuse_fill_entry(const struct vv_attr *attr, uint64_t timeout_s,
 {
     *out_entry = (struct fuse_entry_out){
         .nodeid = attr->inode,
-        .generation = attr->generation,
+        .generation = attr->inode == FUSE_ROOT_ID ? 0 : attr->generation, /* as the kernel has it */
         .entry_valid = timeout_s,
         .attr_valid = timeout_s,
     };

@@ -160,10 +160,8 @@ static ssize_t receive_bytes(struct vv_fuse *fuse, struct vv_fuse_buffer *buffer
         if (len != -EAGAIN)
             continue;
         fuse->served_in_row = 0;
-        uint64_t look_at_ns = vv_rt_now_ns() + VV_FUSE_LOOK_S * VV_NS_PER_S;
-        int events = vv_rt_wait_fd(fuse->device.fd, VV_RT_READ, look_at_ns);
-        if (events < 0 && events != -ETIMEDOUT)
-            return events;
+        /* The end of the connection is an event, too. */
+        TRY(vv_rt_wait_fd(fuse->device.fd, VV_RT_READ, VV_NEVER));
     }
     return -ENODEV;
 }
@@ -262,7 +260,8 @@ int vv_fuse_session_start(struct vv_fuse *fuse)
     vv_list_init(&fuse->lock_waiters);
     fuse->told = vv_calloc(VV_FUSE_TOLD_SLOTS, sizeof(*fuse->told));
     fuse->known = vv_calloc(VV_FUSE_KNOWN_SLOTS, sizeof(*fuse->known));
-    if (!fuse->known || !fuse->told)
+    fuse->checked_writes = vv_calloc(VV_FUSE_READ_SLOTS, sizeof(*fuse->checked_writes));
+    if (!fuse->known || !fuse->told || !fuse->checked_writes)
         return -ENOMEM;
     return vv_fuse_fiber_start(fuse, serve, fuse, vv_fuse_fiber_name);
 }
@@ -279,6 +278,7 @@ void vv_fuse_session_free(struct vv_fuse *fuse)
         fuse->free_buffers = buffer->next;
         buffer_free(fuse, buffer);
     }
+    vv_free(fuse->checked_writes);
     vv_free(fuse->told);
     vv_free(fuse->known);
 }

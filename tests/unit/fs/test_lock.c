@@ -71,6 +71,35 @@ static void test_ranges(void)
     tap_is_int((int64_t)fs->lock_files.count, 0, "nor their files");
 }
 
+static int set_through(uint64_t opened, uint32_t type, uint64_t start, uint64_t end, uint64_t owner,
+                       bool is_flock)
+{
+    struct vv_lock lock = lock_of(type, start, end, owner);
+    lock.opened = opened;
+    lock.is_flock = is_flock;
+    return vv_fs_setlk(fs, ROOT, 30, &lock, false, NULL);
+}
+
+static void test_opened(void)
+{
+    set_through(7, F_WRLCK, 0, 9, 0, false);
+    set_through(7, F_UNLCK, 3, 4, 0, false);
+    set_through(7, F_WRLCK, 10, 11, 1, false);
+    set_through(8, F_WRLCK, 12, 13, 1, false);
+    tap_is_int(set_through(7, F_WRLCK, 0, 0, 2, true), 0, "an flock, too");
+    tap_is_str(map(30, 15), "AAA..AAAAABBBB.", "locks through two open files");
+    vv_fs_unlock_opened(fs, ROOT, 30, 2, 7);
+    vv_fs_unlock_opened(fs, ROOT, 31, 1, 7);
+    tap_is_str(map(30, 15), "AAA..AAAAABBBB.", "of another client, of another inode: nothing goes");
+    vv_fs_unlock_opened(fs, ROOT, 30, 1, 7);
+    tap_is_str(map(30, 15), "..........BBBB.",
+               "what was set through one goes; joined locks are of the last");
+    vv_fs_unlock_opened(fs, ROOT, 30, 1, 8);
+    tap_is_int((int64_t)fs->lock_count, 1, "all but the flock");
+    vv_fs_unlock_owner(fs, ROOT, 30, 1, 2, true);
+    tap_is_int((int64_t)fs->lock_count, 0, "which has its own end");
+}
+
 static int set_flock(uint64_t inode, uint32_t type, uint64_t owner)
 {
     struct vv_lock lock = lock_of(type, 5, 6, owner);
@@ -278,6 +307,7 @@ static void test_memory(void)
 static void test_all(void)
 {
     test_ranges();
+    test_opened();
     test_flock();
     test_waiting();
     test_deadlock();

@@ -136,8 +136,8 @@ struct row {
 };
 enum { U = 1, UN = 2, G = 4, GN = 8, M = 16, O = 32 };
 
-static int set_acl(const struct vv_fs_call *call, uint64_t inode, const char *name,
-                   const struct row *rows, size_t count)
+static int set_acl_with(const struct vv_fs_call *call, uint64_t inode, const char *name,
+                        const struct row *rows, size_t count, int flags)
 {
     uint8_t bytes[256];
     struct vv_writer writer = vv_writer_of(bytes, sizeof(bytes));
@@ -147,7 +147,13 @@ static int set_acl(const struct vv_fs_call *call, uint64_t inode, const char *na
         vv_writer_u16(&writer, (uint16_t)rows[i].perm);
         vv_writer_u32(&writer, rows[i].id);
     }
-    return vv_fs_setxattr(fs, call, inode, name, bytes, writer.len, 0);
+    return vv_fs_setxattr(fs, call, inode, name, bytes, writer.len, flags);
+}
+
+static int set_acl(const struct vv_fs_call *call, uint64_t inode, const char *name,
+                   const struct row *rows, size_t count)
+{
+    return set_acl_with(call, inode, name, rows, count, 0);
 }
 
 static uint32_t mode_of(uint64_t inode)
@@ -192,6 +198,13 @@ static void test_access_acl(void)
     set_mode(ROOT, inode, 02755);
     set_acl(ALICE, inode, VV_ACL_ACCESS_NAME, minimal, 3);
     tap_is_int(mode_of(inode), 0751, "setgid goes for who is no member");
+    struct vv_fs_call checked = *ALICE;
+    checked.cred.is_checked = true;
+    set_mode(ROOT, inode, 02755);
+    set_acl(&checked, inode, VV_ACL_ACCESS_NAME, minimal, 3);
+    tap_is_int(mode_of(inode), 02751, "not when the door has checked");
+    set_acl_with(&checked, inode, VV_ACL_ACCESS_NAME, minimal, 3, VV_XATTR_KILL_SGID);
+    tap_is_int(mode_of(inode), 0751, "unless it says so");
     /* With an ACL, and nothing else to find it by, it goes at once. */
     set_acl(ALICE, inode, VV_ACL_ACCESS_NAME, bob_reads, 5);
     unlink_name(ALICE, top, "acl");

@@ -229,6 +229,30 @@ static void write_later(void *arg)
     tap_is_int(write(*(int *)arg, "x", 1), 1, "a byte is written");
 }
 
+static void wake_later(void *arg)
+{
+    vv_rt_sleep_ns(VV_NS_PER_MS);
+    vv_rt_wake_fd(*(int *)arg);
+}
+
+/* A waiter looks again when it is told to, though nothing has come. */
+static void test_woken(void)
+{
+    int fds[2];
+    if (!tap_is_int(pipe2(fds, O_NONBLOCK | O_CLOEXEC), 0, "a pipe"))
+        return;
+    vv_rt_wake_fd(fds[0]);
+    tap_is_int(vv_fiber_start(wake_later, &fds[0], "waker"), 0, "a waker");
+    tap_is_int(vv_rt_wait_fd(fds[0], VV_RT_READ, soon()), VV_RT_READ, "woken");
+    uint64_t deadline_ns = vv_rt_now_ns() + VV_NS_PER_MS;
+    tap_is_int(vv_rt_wait_fd(fds[0], VV_RT_READ, deadline_ns), -ETIMEDOUT, "once");
+    vv_rt_forget_fd(fds[0]);
+    vv_rt_wake_fd(fds[0]);
+    vv_rt_wake_fd(-1);
+    close(fds[0]);
+    close(fds[1]);
+}
+
 static void test_descriptors(void)
 {
     int fds[2];
@@ -305,6 +329,7 @@ static void test_all(struct both *both)
     test_unix(both);
     test_addresses();
     test_descriptors();
+    test_woken();
     test_alloc_failure();
 }
 
