@@ -111,8 +111,11 @@ static void confirmed(struct unit *unit, struct vv_tail_entry *entry)
     volume->tail_count++;
     if (volume->journal != NULL)
         vv_journal_trim(volume->journal, unit->last);
-    if (volume->tail_count >= VV_TAIL_OBJECTS_MAX || volume->tail_bytes >= VV_TAIL_BYTES_MAX ||
-        volume->dead_bytes >= VV_DEAD_BYTES_FLUSH)
+    bool is_due = volume->tail_count >= VV_TAIL_OBJECTS_MAX ||
+                  volume->tail_bytes >= VV_TAIL_BYTES_MAX ||
+                  volume->dead_bytes >= VV_DEAD_BYTES_FLUSH;
+    /* One at a time: a flush that is slower than commits must not beget more of both. */
+    if (is_due && vv_lsm_flushable_commit(volume->lsm) == 0)
         volume->is_flush_due = true;
     vv_space_kick(volume);
     vv_volume_wake_all(volume);

@@ -24,13 +24,27 @@ each=$(((SEEDS + number - 1) / number))
 for mode in $modes; do
     run "$each seeds of mode $mode" "$B/sim_fs" --mode "$mode" --seeds "1..$each" --ops 2000 --crashes 3 --jobs "$JOBS"
 done
+# Scripts print their own lines: each trace of PROTOCOL's last table is one or more of them.
+traces=$("$B/sim_protocol" 2>&1) || true
+while IFS= read -r line; do
+    case $line in
+    "ok "* | "not ok "*)
+        count=$((count + 1))
+        echo "$line" | sed "s/^\(not \)\?ok [0-9]*/\1ok $count/"
+        ;;
+    "1.."*) ;;
+    *) echo "$line" ;;
+    esac
+done <<<"$traces"
+run "the traces were played to their end" grep -q '^1\.\.' <<<"$traces"
 run "20 seeds end alike twice" "$B/sim_fs" --mode all --seeds 1..2 --twice --jobs "$JOBS"
 run "the model agrees with the host's file system" "$B/sim_model"
 # A killed process leaves its libraries' memory behind; what the engine leaks is counted by domain instead.
 export ASAN_OPTIONS=${ASAN_OPTIONS:-}:detect_leaks=0
 if [ "${SIM_SANITIZE:-1}" = 1 ]; then
     S=$B/sanitized
-    if tools/configure "$S" -Dsanitize=address >"$B/sanitized.log" 2>&1 && ninja -C "$S" sim_fs >>"$B/sanitized.log" 2>&1; then
+    if tools/configure "$S" -Dsanitize=address >"$B/sanitized.log" 2>&1 && ninja -C "$S" sim_fs sim_protocol >>"$B/sanitized.log" 2>&1; then
+        run "the traces under sanitizers" "$S/sim_protocol"
         for mode in $modes; do
             run "10 seeds of mode $mode under sanitizers" "$S/sim_fs" --mode "$mode" --seeds 2001..2010 --jobs "$JOBS"
         done

@@ -537,7 +537,9 @@ static void test_salts_differ(void *arg)
 
 /* ---- rule 8 ---- */
 
-/* A position that is missing before the fence is an error, never the end. */
+/* A position that is missing before the fence is an error, never the end. Without a fence above it,
+ * a free position below the window's width is what a killed writer's unconfirmed put leaves: its
+ * commit was never acknowledged, nor any after it, and the fence goes there. */
 static void test_gap(void *arg)
 {
     struct scene scene = scene_new(true, NULL);
@@ -547,10 +549,71 @@ static void test_gap(void *arg)
     tap_is_int(put_file(writer, &file_b), 0, "a second");
     tap_is_int(put_file(writer, &file_c), 0, "a third");
     puppet_kill(writer);
+    struct puppet *next = puppet_open(&scene.options);
+    check_file(next, &file_c, "an opener fences behind the third, and is killed");
+    puppet_kill(next);
     tap_is_int(vv_store_remove(gate->direct, "log/0000000000000001/0000000000000001"), 0,
-               "the second log object is removed");
+               "the second log object is lost");
+    struct puppet *last = puppet_start(&scene.options);
+    tap_is_int(puppet_wait_open(last), -VV_ERR_GAP, "without the second it does not open");
+    puppet_free(writer);
+    puppet_free(next);
+    puppet_free(last);
+    scene_done(&scene);
+}
+
+/* The same without a fence: what lies a window above a free position was put when it was taken. */
+static void test_gap_beyond_window(void *arg)
+{
+    struct scene scene = scene_new(true, NULL);
+    struct puppet *writer = puppet_open(&scene.options);
+    int err = 0;
+    gate_rule(scene.gate, GATE_PUT, "manifest/", GATE_HOLD, 1000000, writer->process);
+    for (unsigned i = 0; i < VV_LOG_WINDOW_MAX + 2 && err == 0; i++) {
+        struct file_args file = {"a", i, 0, 100};
+        err = put_file(writer, &file);
+    }
+    tap_is_int(err, 0, "more commits than are ever under way at once");
+    tap_ok(gate_wait_held(scene.gate, 1), "none of them behind the replay point yet");
+    vv_rt_sleep_ns(60 * VV_NS_PER_S);
+    struct vv_volume_stats stats = {0};
+    (void)puppet_run(writer, puppet_stats, &stats);
+    tap_ok(stats.commits < VV_LOG_WINDOW_MAX + 8, "a flush that hangs begets no commits");
+    tap_note("%llu commits", (unsigned long long)stats.commits);
+    puppet_kill(writer);
+    tap_is_int(vv_store_remove(scene.gate->direct, "log/0000000000000001/0000000000000001"), 0,
+               "the second log object is lost");
     struct puppet *next = puppet_start(&scene.options);
     tap_is_int(puppet_wait_open(next), -VV_ERR_GAP, "without the second it does not open");
+    puppet_free(writer);
+    puppet_free(next);
+    scene_done(&scene);
+}
+
+/* A put that never arrived, with later ones that did, none acknowledged: the fence goes into the
+ * free place, and the volume is as the last acknowledged commit left it. */
+static void test_gap_of_unconfirmed(void *arg)
+{
+    struct scene scene = scene_new(true, NULL);
+    struct gate *gate = scene.gate;
+    struct puppet *writer = puppet_open(&scene.options);
+    tap_is_int(put_file(writer, &file_a), 0, "a commit");
+    (void)puppet_run(writer, puppet_write, &file_b);
+    gate_rule(gate, GATE_PUT, "log/", GATE_HOLD, 1, 0);
+    struct puppet_call *second = puppet_begin(writer, puppet_sync, NULL);
+    tap_ok(gate_wait_held(gate, 1), "the next one's put is held up");
+    (void)puppet_run(writer, puppet_write, &file_c);
+    struct puppet_call *third = puppet_begin(writer, puppet_sync, NULL);
+    vv_rt_sleep_ns(10 * VV_NS_PER_S);
+    tap_is_int(gate_objects(gate, "log/0000000000000001/0000000000000002"), 1,
+               "the one after it is in the bucket");
+    tap_ok(second->result == PUPPET_RUNNING && third->result == PUPPET_RUNNING,
+           "and not acknowledged");
+    puppet_kill(writer);
+    struct puppet *next = puppet_open(&scene.options);
+    check_file(next, &file_a, "the first is there");
+    tap_is_int(puppet_run(next, puppet_check, &file_b), -ENOENT, "the one held up is not");
+    tap_is_int(puppet_run(next, puppet_check, &file_c), -ENOENT, "nor the one after it");
     puppet_free(writer);
     puppet_free(next);
     scene_done(&scene);
@@ -628,7 +691,9 @@ static const struct {
     {"17: an upload that landed", test_journal_upload_landed},
     {"17: a foreign journal", test_foreign_journal},
     {"3: two seals of one name", test_salts_differ},
-    {"8: a missing position", test_gap},
+    {"8: a missing position before a fence", test_gap},
+    {"8: a missing position a window below", test_gap_beyond_window},
+    {"8, 11: a put that never arrived", test_gap_of_unconfirmed},
 };
 
 static int run_world(uint64_t seed, void (*fn)(void *), void *arg)
