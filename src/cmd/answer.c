@@ -9,6 +9,7 @@
 #include "base/alloc.h"
 #include "cmd/server.h"
 #include "front/fuse/fuse.h"
+#include "front/nbd/nbd.h"
 #include "front/ninep/ninep.h"
 
 static void set(json_t *object, const char *name, uint64_t value)
@@ -97,6 +98,17 @@ static json_t *status(struct vv_server *server)
         set(object, "ninep_connections", ninep.connections);
         set(object, "ninep_requests", ninep.requests);
     }
+    if (server->nbd != NULL) {
+        struct vv_nbd_stats nbd;
+        vv_nbd_stats(server->nbd, &nbd);
+        set(object, "nbd_connections", nbd.connections);
+        set(object, "nbd_connections_total", nbd.connections_total);
+        set(object, "nbd_requests", nbd.requests);
+        set(object, "nbd_errors", nbd.errors);
+        set(object, "nbd_read_bytes", nbd.read_bytes);
+        set(object, "nbd_write_bytes", nbd.write_bytes);
+        set(object, "nbd_memory_bytes", nbd.memory_bytes);
+    }
     return object;
 }
 
@@ -126,6 +138,8 @@ void vv_server_answer(void *arg, const char *line, struct vv_writer *answer)
         object = status(server);
     else if (strcmp(line, "flush") == 0)
         object = result(vv_volume_settle(server->volume));
+    else if (strncmp(line, "device ", 7) == 0)
+        object = vv_server_device(server, line + 7);
     else if (strncmp(line, "keys ", 5) == 0)
         object = set_keys(server, line + 5);
     else

@@ -46,5 +46,6 @@ int vv_cmd_status(const struct vv_options *options);
 int vv_cmd_flush(const struct vv_options *options);
 int vv_cmd_passwd(const struct vv_options *options);
 int vv_cmd_fsck(const struct vv_options *options);
+int vv_cmd_device(const struct vv_options *options);
 
 #endif

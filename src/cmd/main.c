@@ -22,6 +22,7 @@ static const struct {
 } commands[] = {
     {"init", vv_cmd_init},   {"serve", vv_cmd_serve},   {"status", vv_cmd_status},
     {"flush", vv_cmd_flush}, {"passwd", vv_cmd_passwd}, {"fsck", vv_cmd_fsck},
+    {"device", vv_cmd_device},
 };
 
 static void run_main(void *arg)

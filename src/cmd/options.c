@@ -9,7 +9,7 @@
 #include "base/text.h"
 
 /* Commands that an option belongs to. */
-enum { INIT = 1, SERVE = 2, STATUS = 4, FSCK = 8, PASSWD = 16, FLUSH = 32, ALL = 63 };
+enum { INIT = 1, SERVE = 2, STATUS = 4, FSCK = 8, PASSWD = 16, FLUSH = 32, DEVICE = 64, ALL = 127 };
 
 enum option {
     CONFIG,
@@ -19,6 +19,12 @@ enum option {
     NEW_PASSPHRASE_FILE,
     MOUNT,
     NINEP,
+    NBD,
+    NBD_TLS,
+    NBD_TLS_CERT,
+    NBD_TLS_KEY,
+    NBD_TLS_CA,
+    NBD_PSK_FILE,
     MEMORY,
     DURABILITY,
     COMPRESSION,
@@ -51,6 +57,15 @@ static const struct {
      "the passphrase that takes the old secret's place"},
     {MOUNT, SERVE, "mount", "DIR", "mount the volume there through FUSE"},
     {NINEP, SERVE, "9p", "ADDR", "serve 9P2000.L on HOST:PORT or unix:PATH; may be given again"},
+    {NBD, SERVE, "nbd", "ADDR",
+     "serve block devices (varve device) by NBD on HOST:PORT or unix:PATH; may be given again"},
+    {NBD_TLS_CERT, SERVE, "nbd-tls-cert", "FILE", "PEM: the server's certificate, with its chain"},
+    {NBD_TLS_KEY, SERVE, "nbd-tls-key", "FILE", "PEM: its private key, if not in the same file"},
+    {NBD_TLS_CA, SERVE, "nbd-tls-ca", "FILE", "PEM: only clients with a certificate from one of these"},
+    {NBD_PSK_FILE, SERVE, "nbd-psk-file", "FILE",
+     "lines NAME:KEY IN HEX (as psktool writes): clients that know such a key"},
+    {NBD_TLS, SERVE, "nbd-tls", "WHEN",
+     "require (the default with a certificate or key file): NBD only through TLS; allow: also without"},
     {MEMORY, SERVE | FSCK, "memory", "SIZE", "memory to use, e.g. 256M (the default) or 2G; at least 16M"},
     {DURABILITY, SERVE, "durability", "WHERE",
      "fsync waits for the store (bucket) or the local journal (journal, the default for file://)"},
@@ -64,7 +79,7 @@ static const struct {
     {ABANDON_JOURNAL, SERVE | FSCK, "abandon-journal", NULL,
      "serve although the journal is lost: what only it held is lost too"},
     {DATA, FSCK, "data", NULL, "read and authenticate all file data as well"},
-    {JSON, STATUS | FSCK, "json", NULL, "print JSON"},
+    {JSON, STATUS | FSCK | DEVICE, "json", NULL, "print JSON"},
     {STORE_LATENCY, SERVE, "store-latency", "MS", "add this to each store request (for trying things out)"},
     {CONFIG, ALL, "config", "FILE", "INI file with any of these options, without the dashes"},
     {QUIET, ALL, "quiet", NULL, "print errors only"},
@@ -83,6 +98,9 @@ static const struct {
     {"serve", SERVE, "URL", "serve a volume: mount it, or listen for clients, until interrupted"},
     {"status", STATUS, "URL", "show what a volume holds and what its server is doing"},
     {"flush", FLUSH, "URL", "let a running server put everything into the store and free dead space"},
+    {"device", DEVICE, "ACTION URL [NAME [SIZE]]",
+     "block devices of a running server: create URL NAME SIZE, list URL, resize URL NAME SIZE,\n"
+     "           remove URL NAME"},
     {"fsck", FSCK, "URL", "read a volume that is not being served and prove that it is whole"},
     {"passwd", PASSWD, "URL", "replace the passphrase or key file (no data is rewritten)"},
 };
@@ -181,6 +199,21 @@ static int set_value(struct vv_options *options, enum option option, const char 
         if (options->ninep_count == VV_CMD_ADDRESSES_MAX)
             return complain("9p", value, "too many addresses");
         options->ninep[options->ninep_count++] = value;
+        return 0;
+    case NBD:
+        if (options->nbd_count == VV_CMD_ADDRESSES_MAX)
+            return complain("nbd", value, "too many addresses");
+        options->nbd[options->nbd_count++] = value;
+        return 0;
+    case NBD_TLS_CERT: options->nbd_tls_cert = value; return 0;
+    case NBD_TLS_KEY: options->nbd_tls_key = value; return 0;
+    case NBD_TLS_CA: options->nbd_tls_ca = value; return 0;
+    case NBD_PSK_FILE: options->nbd_psk_file = value; return 0;
+    case NBD_TLS:
+        options->is_nbd_tls_required = strcmp(value, "require") == 0;
+        options->is_nbd_tls_set = true;
+        if (!options->is_nbd_tls_required && strcmp(value, "allow") != 0)
+            return complain("nbd-tls", value, "not require or allow");
         return 0;
     case MEMORY:
         if (vv_parse_size(value, &options->memory_bytes) < 0 || options->memory_bytes < 16u << 20)
@@ -332,10 +365,11 @@ int vv_options_parse(const char *command, int argc, char **argv, struct vv_optio
         options.config = config;
         TRY(parse_config(&options, mask));
         options.url = NULL;
-        if (options.ninep_count > 0) {
+        if (options.ninep_count > 0 || options.nbd_count > 0) {
             struct vv_options words = defaults;
             TRY(parse_all(&words, mask, argc, argv));
             options.ninep_count = words.ninep_count > 0 ? 0 : options.ninep_count;
+            options.nbd_count = words.nbd_count > 0 ? 0 : options.nbd_count;
         }
         TRY(parse_all(&options, mask, argc, argv));
     }

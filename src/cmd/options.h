@@ -38,6 +38,10 @@ struct vv_options {
     const char *mount;
     const char *ninep[VV_CMD_ADDRESSES_MAX];
     unsigned ninep_count;
+    const char *nbd[VV_CMD_ADDRESSES_MAX];
+    unsigned nbd_count;
+    const char *nbd_tls_cert, *nbd_tls_key, *nbd_tls_ca, *nbd_psk_file;
+    bool is_nbd_tls_required, is_nbd_tls_set;
     uint64_t memory_bytes;
     enum vv_durability durability;
     bool is_durability_set;

@@ -15,8 +15,6 @@
 #include "front/ninep/ninep.h"
 #include "rt/rt.h"
 
-enum { DOOR_FUSE = 1, DOOR_NINEP = 2 };
-
 static void on_signal(void *arg)
 {
     struct vv_server *server = arg;
@@ -96,14 +94,14 @@ static int open_volume(struct vv_server *server, const struct vv_options *option
 static void on_mount_gone(void *arg)
 {
     struct vv_server *server = arg;
-    if (server->options->ninep_count == 0)
+    if (server->options->ninep_count == 0 && server->options->nbd_count == 0)
         on_signal(server);
 }
 
 static int open_doors(struct vv_server *server, const struct vv_options *options)
 {
     for (unsigned i = 0; i < options->ninep_count; i++) {
-        struct vv_ninep_options ninep = {.address = options->ninep[i], .door = DOOR_NINEP + i,
+        struct vv_ninep_options ninep = {.address = options->ninep[i], .door = VV_DOOR_NINEP + i,
                                          .is_read_only = options->is_read_only};
         int err = vv_ninep_listen(server->fs, &ninep, &server->ninep[i]);
         if (err < 0) {
@@ -111,10 +109,11 @@ static int open_doors(struct vv_server *server, const struct vv_options *options
             return err;
         }
     }
+    TRY(vv_server_open_nbd(server));
     if (options->mount != NULL) {
         struct vv_fuse_options fuse = {
             .mountpoint = options->mount,
-            .door = DOOR_FUSE,
+            .door = VV_DOOR_FUSE,
             .is_no_cache = options->is_no_cache,
             .is_writeback = options->is_writeback,
             .is_read_only = options->is_read_only,
@@ -153,6 +152,12 @@ static void say_ready(const struct vv_server *server, const struct vv_options *o
         else
             printf(", 9P on %s", options->ninep[i]);
     }
+    for (unsigned i = 0; i < options->nbd_count; i++) {
+        if (server->nbd_ports[i] != 0)
+            printf(", NBD on port %u", server->nbd_ports[i]);
+        else
+            printf(", NBD on %s", options->nbd[i]);
+    }
     printf("\n");
     fflush(stdout);
 }
@@ -165,6 +170,7 @@ static void close_doors(struct vv_server *server)
     vv_fuse_unmount(server->fuse);
     for (unsigned i = 0; i < VV_CMD_ADDRESSES_MAX; i++)
         vv_ninep_close(server->ninep[i]);
+    vv_server_close_nbd(server);
 }
 
 static int close_volume(struct vv_server *server)
@@ -223,8 +229,8 @@ int vv_cmd_serve(const struct vv_options *options)
     server->options = options;
     signal(SIGPIPE, SIG_IGN);
     int code = VV_EXIT_USAGE;
-    if (options->mount == NULL && options->ninep_count == 0) {
-        fprintf(stderr, "varve: serve needs a door: --mount DIR or --9p ADDR\n");
+    if (options->mount == NULL && options->ninep_count == 0 && options->nbd_count == 0) {
+        fprintf(stderr, "varve: serve needs a door: --mount DIR, --9p ADDR or --nbd ADDR\n");
         vv_free(server);
         return code;
     }

@@ -14,13 +14,26 @@ struct vv_server {
     struct vv_fs *fs;
     struct vv_fuse *fuse;
     struct vv_ninep *ninep[VV_CMD_ADDRESSES_MAX];
+    struct vv_nbd *nbd;
+    struct vv_tls *nbd_tls;
+    unsigned nbd_ports[VV_CMD_ADDRESSES_MAX];
     struct vv_admin *admin;
     struct vv_waitq stop;
     bool is_stopping;
     bool is_watching;
 };
 
-/* Admin requests: "status", "flush", "keys HEX" (a new keys object). `arg` is the server. May suspend. */
+/* Doors, as fs tells them apart (vv_fs_watch). 9P and NFS take one number for each address. */
+enum vv_door { VV_DOOR_FUSE = 1, VV_DOOR_NINEP = 2, VV_DOOR_NBD = 64, VV_DOOR_ADMIN = 65 };
+
+/* Open the NBD door if there is to be one. Prints on failure. */
+MUST_CHECK int vv_server_open_nbd(struct vv_server *server);
+void vv_server_close_nbd(struct vv_server *server);
+/* "device list", "device create SIZE NAME", "device resize SIZE NAME", "device remove NAME": what
+ * follows the first word. A new reference, or NULL. May suspend. */
+struct json_t *vv_server_device(struct vv_server *server, const char *request);
+
+/* Admin requests: "status", "flush", "device ...", "keys HEX" (a new keys object). `arg` is the server. May suspend. */
 void vv_server_answer(void *arg, const char *line, struct vv_writer *answer);
 /* The statistics of a volume as a JSON object (a new reference, or NULL). */
 struct json_t *vv_stats_to_json(struct vv_volume *volume);
