@@ -156,6 +156,9 @@ void vv_commit_freeze(struct vv_volume *volume)
         volume->is_flush_due = volume->is_flush_due && !commit->is_boundary;
         volume->dead_bytes = commit->is_boundary ? 0 : volume->dead_bytes;
     }
+    commit->gathered_bytes = commit->plain_bytes;
+    volume->gathered_bytes += commit->gathered_bytes;
+    volume->gathered_boundaries += commit->is_boundary;
     next->number = commit->number + 1;
     next->counters = volume->counters;
     vv_list_push_back(&volume->commits, &next->node);

@@ -6,16 +6,6 @@
 #include "base/plant.h"
 #include "volume/unit_impl.h"
 
-static struct vv_commit *commit_of(struct vv_volume *volume, uint64_t number)
-{
-    vv_list_each (node, &volume->commits) {
-        struct vv_commit *commit = vv_list_entry(node, struct vv_commit, node);
-        if (commit->number == number)
-            return commit;
-    }
-    return NULL;
-}
-
 static int compare_extents(const void *a, const void *b)
 {
     const struct unit_extent *first = a;
@@ -30,8 +20,9 @@ static int compare_extents(const void *a, const void *b)
 static size_t count_layers(struct unit *unit)
 {
     size_t count = 0;
-    for (uint64_t number = unit->first; number <= unit->last; number++) {
-        vv_list_each (node, &commit_of(unit->volume, number)->layers)
+    for (const struct vv_commit *commit = unit->first_commit; commit != NULL;
+         commit = vv_unit_next(unit, commit)) {
+        vv_list_each (node, &commit->layers)
             count++;
     }
     return count;
@@ -44,8 +35,9 @@ static int collect_extents(struct unit *unit)
     if (unit->extents == NULL)
         return -ENOMEM;
     size_t count = 0;
-    for (uint64_t number = unit->first; number <= unit->last; number++) {
-        vv_list_each (node, &commit_of(unit->volume, number)->layers) {
+    for (const struct vv_commit *commit = unit->first_commit; commit != NULL;
+         commit = vv_unit_next(unit, commit)) {
+        vv_list_each (node, &commit->layers) {
             const struct vv_layer *layer = vv_list_entry(node, struct vv_layer, in_commit);
             struct unit_extent *extent = &unit->extents[count++];
             extent->data_id = layer->extent->data->id;

@@ -90,13 +90,6 @@ static int keep_folded(struct unit *unit, const struct unit_extent *extent, cons
                        uint32_t end)
 {
     struct vv_volume *volume = unit->volume;
-    struct vv_commit *commit = NULL;
-    vv_list_each (node, &volume->commits) {
-        struct vv_commit *each = vv_list_entry(node, struct vv_commit, node);
-        if (each->number == unit->last)
-            commit = each;
-    }
-    assert(commit != NULL);
     struct vv_data *data = vv_data_make(volume, extent->data_id, extent->inode);
     struct vv_extent *where = data ? vv_extent_make(volume, data, extent->index) : NULL;
     struct vv_layer *layer = where ? vv_layer_new(0, end) : NULL;
@@ -117,7 +110,7 @@ static int keep_folded(struct unit *unit, const struct unit_extent *extent, cons
             break;
         }
     }
-    vv_layer_attach_above(volume, where, commit, layer, below);
+    vv_layer_attach_above(volume, where, unit->last_commit, layer, below);
     return 0;
 }
 
@@ -366,11 +359,8 @@ static void write_sums(struct unit *unit)
 /* Bytes of these commits are no longer "dirty" for st_blocks: the allocation sums have them. */
 static void settle_dirty_bytes(struct unit *unit)
 {
-    struct vv_volume *volume = unit->volume;
-    vv_list_each (node, &volume->commits) {
-        struct vv_commit *commit = vv_list_entry(node, struct vv_commit, node);
-        if (commit->number < unit->first || commit->number > unit->last)
-            continue;
+    for (const struct vv_commit *commit = unit->first_commit; commit != NULL;
+         commit = vv_unit_next(unit, commit)) {
         vv_list_each (layer_node, &commit->layers) {
             struct vv_layer *layer = vv_list_entry(layer_node, struct vv_layer, in_commit);
             if (!layer->is_zero && !layer->is_settled)

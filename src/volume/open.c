@@ -175,6 +175,7 @@ static int open_log(struct vv_volume *volume, const struct vv_volume_options *op
     TRY(replay_journal(volume, volume->bucket_commit, is_current, &last));
     TRY(vv_space_adopt(volume));
     volume->journaled_commit = last;
+    volume->is_unit_due = last > volume->bucket_commit;
     volume->is_flush_due = volume->tail_count > REPLAYED_OBJECTS_FLUSH ||
                            vv_log_manifest(volume->log)->epoch_count > LIVE_EPOCHS_FLUSH;
     volume->tail_count = 0;

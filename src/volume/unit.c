@@ -35,12 +35,9 @@ static int wait_turn(struct unit *unit)
 
 static int wait_moving(struct unit *unit)
 {
-    struct vv_volume *volume = unit->volume;
-    vv_list_each (node, &volume->commits) {
-        struct vv_commit *commit = vv_list_entry(node, struct vv_commit, node);
-        if (commit->number >= unit->first && commit->number <= unit->last)
-            TRY(vv_commit_wait_uploads(volume, commit));
-    }
+    for (const struct vv_commit *commit = unit->first_commit; commit != NULL;
+         commit = vv_unit_next(unit, commit))
+        TRY(vv_commit_wait_uploads(unit->volume, commit));
     return 0;
 }
 
@@ -189,23 +186,19 @@ static bool choose(struct vv_volume *volume, struct vv_commit **out_first,
     return *out_first != NULL;
 }
 
-/* In journal mode uploads gather for a while; otherwise a frozen commit goes at once. */
-static bool is_unit_due(struct vv_volume *volume, const struct vv_commit *last)
+/* In journal mode uploads gather for a while; otherwise a frozen commit goes at once. Asked after every
+ * commit, of which there may be thousands that wait, so it looks at none of them. */
+static bool is_unit_due(const struct vv_volume *volume)
 {
-    if (!vv_volume_is_journaling(volume) || volume->is_stopping || volume->is_pressed ||
-        volume->is_unit_due || last->is_boundary || volume->want_bucket > volume->bucket_commit)
-        return true;
-    uint64_t bytes = 0;
-    vv_list_each (node, &volume->commits) {
-        const struct vv_commit *commit = vv_list_entry(node, struct vv_commit, node);
-        if (!commit->is_in_unit && commit->is_frozen)
-            bytes += commit->plain_bytes;
-    }
-    return bytes >= VV_JOURNAL_UNIT_BYTES || bytes >= volume->dirty_budget.limit / 4;
+    return !vv_volume_is_journaling(volume) || volume->is_stopping || volume->is_pressed ||
+           volume->is_unit_due || volume->gathered_boundaries > 0 ||
+           volume->want_bucket > volume->bucket_commit ||
+           volume->gathered_bytes >= VV_JOURNAL_UNIT_BYTES ||
+           volume->gathered_bytes >= volume->dirty_budget.limit / 4;
 }
 
-static struct unit *unit_new(struct vv_volume *volume, const struct vv_commit *first,
-                             const struct vv_commit *last)
+static struct unit *unit_new(struct vv_volume *volume, struct vv_commit *first,
+                             struct vv_commit *last)
 {
     struct unit *unit = vv_zalloc(sizeof *unit);
     if (unit == NULL)
@@ -213,6 +206,8 @@ static struct unit *unit_new(struct vv_volume *volume, const struct vv_commit *f
     unit->volume = volume;
     unit->first = first->number;
     unit->last = last->number;
+    unit->first_commit = first;
+    unit->last_commit = last;
     unit->counters = last->counters;
     unit->is_boundary = last->is_boundary;
     unit->id = vv_log_next_id(volume->log);
@@ -245,6 +240,8 @@ static int unit_start(struct vv_volume *volume, struct vv_commit *first, struct 
     for (struct vv_commit *commit = first;;
          commit = vv_list_entry(commit->node.next, struct vv_commit, node)) {
         commit->is_in_unit = true;
+        volume->gathered_boundaries -= commit->is_boundary;
+        volume->gathered_bytes -= commit->gathered_bytes;
         if (commit == last)
             break;
     }
@@ -263,8 +260,8 @@ void vv_unit_fiber(void *arg)
     struct vv_volume *volume = arg;
     while (!volume->is_fenced && !volume->is_abandoning && !is_drained(volume)) {
         struct vv_commit *first, *last;
-        if (volume->units_under_way < VV_UNITS_MAX && choose(volume, &first, &last) &&
-            is_unit_due(volume, last)) {
+        if (volume->units_under_way < VV_UNITS_MAX && is_unit_due(volume) &&
+            choose(volume, &first, &last)) {
             if (unit_start(volume, first, last) < 0) {
                 vv_rt_sleep_ns(20 * VV_NS_PER_MS);
                 continue;

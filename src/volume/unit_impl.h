@@ -36,6 +36,7 @@ struct reclaimed {
 struct unit {
     struct vv_volume *volume;
     uint64_t first, last; /* commits */
+    struct vv_commit *first_commit, *last_commit; /* the same: they stay until the unit is confirmed */
     uint64_t ordinal;
     struct vv_segment_id id;
     struct vv_segment_builder *builder;
@@ -59,6 +60,14 @@ struct unit {
     size_t put_bytes; /* of the log object */
     struct vv_lsm_pins pins;
 };
+
+/* The commit behind `commit` in the unit, NULL after the last. */
+static inline struct vv_commit *vv_unit_next(const struct unit *unit, const struct vv_commit *commit)
+{
+    if (commit == unit->last_commit)
+        return NULL;
+    return vv_list_entry(commit->node.next, struct vv_commit, node);
+}
 
 /* compose.c: collect and seal what the commits hold. Suspends. */
 MUST_CHECK int vv_unit_compose(struct unit *unit);

@@ -123,6 +123,7 @@ struct vv_commit {
     struct vv_list touches;
     struct vv_counters counters; /* after its last operation */
     uint64_t plain_bytes;        /* of PLAIN layers */
+    uint64_t gathered_bytes;     /* the same when it was frozen */
     uint64_t opened_ns;          /* when the first change came; 0 = none */
     bool is_frozen;
     bool is_boundary;            /* memtables rotate behind it: a unit ends here */
@@ -202,6 +203,8 @@ struct vv_volume {
     uint64_t want_commit;           /* somebody waits for this one to be durable */
     uint64_t want_bucket;           /* ... in the bucket */
     bool is_pressed;                /* memory is short: everything out */
+    uint64_t gathered_bytes;        /* plain bytes of the frozen commits that are in no unit */
+    unsigned gathered_boundaries;   /* ... and how many of them are boundaries */
     int store_error;
     unsigned store_error_tries; /* failed tries since the last success */
 
