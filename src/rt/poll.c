@@ -38,29 +38,37 @@ static int grow(struct vv_poll *poll, size_t needed)
     return 0;
 }
 
-int vv_poll_register(struct vv_poll *poll, int fd)
+int vv_poll_register(struct vv_poll *poll, int fd, unsigned events)
 {
     if (fd < 0)
         return -EBADF;
     if ((size_t)fd >= poll->slot_count)
         TRY(grow(poll, (size_t)fd + 1));
     struct vv_poll_slot *slot = &poll->slots[fd];
-    if (slot->is_registered)
+    unsigned wanted = slot->events | events;
+    if (slot->events == wanted)
         return 0;
-    struct epoll_event event = {.events = EPOLLIN | EPOLLOUT | EPOLLRDHUP | EPOLLET, .data.fd = fd};
-    if (epoll_ctl(poll->epoll_fd, EPOLL_CTL_ADD, fd, &event) != 0)
+    struct epoll_event event = {.events = EPOLLET, .data.fd = fd};
+    if (wanted & VV_RT_READ)
+        event.events |= EPOLLIN | EPOLLRDHUP;
+    if (wanted & VV_RT_WRITE)
+        event.events |= EPOLLOUT;
+    int op = slot->events ? EPOLL_CTL_MOD : EPOLL_CTL_ADD;
+    if (epoll_ctl(poll->epoll_fd, op, fd, &event) != 0)
         return -errno;
-    *slot = (struct vv_poll_slot){.is_registered = true};
+    if (!slot->events)
+        *slot = (struct vv_poll_slot){0};
+    slot->events = wanted;
     return 0;
 }
 
 void vv_poll_forget(struct vv_poll *poll, int fd)
 {
-    if (fd < 0 || (size_t)fd >= poll->slot_count || !poll->slots[fd].is_registered)
+    if (fd < 0 || (size_t)fd >= poll->slot_count || !poll->slots[fd].events)
         return;
     struct vv_poll_slot *slot = &poll->slots[fd];
     assert(!slot->reader && !slot->writer && "nobody waits for a forgotten descriptor");
-    slot->is_registered = false;
+    slot->events = 0;
     epoll_ctl(poll->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
 }
 
@@ -89,7 +97,7 @@ void vv_poll_wake(struct vv_poll *poll, int fd, unsigned events)
 int vv_poll_wait(struct vv_poll *poll, int fd, unsigned events, uint64_t deadline_ns)
 {
     struct vv_fiber *fiber = vv_fiber_self();
-    assert(poll->slots[fd].is_registered);
+    assert(poll->slots[fd].events);
     if (events & VV_RT_READ) {
         assert(!poll->slots[fd].reader && "one fiber per direction");
         poll->slots[fd].reader = fiber;
@@ -127,18 +135,30 @@ static int look(int fd, unsigned events)
     return (int)(ready & events);
 }
 
-int vv_rt_wait_fd(int fd, unsigned events, uint64_t deadline_ns)
+/* Wait; look first unless the caller has. */
+static int wait_fd(int fd, unsigned events, uint64_t deadline_ns, bool is_looking)
 {
     struct vv_real *real = vv_real_self();
     if (!real)
         return -ENOSYS;
     if ((events & (VV_RT_READ | VV_RT_WRITE)) == 0)
         return -EINVAL;
-    TRY(vv_poll_register(&real->poll, fd));
-    int ready = look(fd, events);
+    /* Registering, and changing that, reports what is ready already. */
+    TRY(vv_poll_register(&real->poll, fd, events));
+    int ready = is_looking ? look(fd, events) : 0;
     if (ready != 0)
         return ready;
     return vv_poll_wait(&real->poll, fd, events, deadline_ns);
+}
+
+int vv_rt_wait_fd(int fd, unsigned events, uint64_t deadline_ns)
+{
+    return wait_fd(fd, events, deadline_ns, true);
+}
+
+int vv_rt_wait_fd_new(int fd, unsigned events, uint64_t deadline_ns)
+{
+    return wait_fd(fd, events, deadline_ns, false);
 }
 
 void vv_rt_wake_fd(int fd)

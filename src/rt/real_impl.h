@@ -66,11 +66,12 @@ void vv_workers_offload(struct vv_workers *workers, void (*fn)(void *), void *ar
 
 /* ---- waiting for descriptors ---- */
 
-/* Who waits for a descriptor. Registered once, edge-triggered, for both directions. */
+/* Who waits for a descriptor. Registered once, edge-triggered; a direction that nobody has asked for yet is
+ * left out, for each of its events costs a round of the loop. */
 struct vv_poll_slot {
     struct vv_fiber *reader;
     struct vv_fiber *writer;
-    bool is_registered;
+    unsigned events; /* registered for: VV_RT_READ, VV_RT_WRITE; 0 = not registered */
 };
 
 struct vv_poll {
@@ -82,7 +83,7 @@ struct vv_poll {
 MUST_CHECK int vv_poll_init(struct vv_poll *poll);
 void vv_poll_done(struct vv_poll *poll);
 /* Let the descriptor be watched. -ENOMEM, -errno. */
-MUST_CHECK int vv_poll_register(struct vv_poll *poll, int fd);
+MUST_CHECK int vv_poll_register(struct vv_poll *poll, int fd, unsigned events);
 void vv_poll_forget(struct vv_poll *poll, int fd);
 /* Wait for something new on a registered fd that has just said EAGAIN. As vv_rt_wait_fd. */
 int vv_poll_wait(struct vv_poll *poll, int fd, unsigned events, uint64_t deadline_ns);

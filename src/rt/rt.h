@@ -139,6 +139,9 @@ MUST_CHECK int vv_rt_on_signal(int signo, void (*fn)(void *), void *arg);
  * or an error of the descriptor is ready for both), -ETIMEDOUT, -EPERM (a file), -errno. One fiber
  * per direction of an fd at a time. Forget the fd before closing it. */
 int vv_rt_wait_fd(int fd, unsigned events, uint64_t deadline_ns);
+/* The same for an fd that has just said EAGAIN, with no suspension since: waits for something new
+ * without looking first. May return for nothing. */
+int vv_rt_wait_fd_new(int fd, unsigned events, uint64_t deadline_ns);
 void vv_rt_forget_fd(int fd);
 /* Let who waits for `fd` look at it again: vv_rt_wait_fd returns as if it were ready. Does not
  * suspend. */

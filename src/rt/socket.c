@@ -28,7 +28,7 @@ struct vv_socket {
 static int wrap(struct vv_real *real, int fd, int family, struct vv_socket **out_socket)
 {
     struct vv_socket *socket = vv_zalloc(sizeof(*socket));
-    int err = socket ? vv_poll_register(&real->poll, fd) : -ENOMEM;
+    int err = socket ? vv_poll_register(&real->poll, fd, VV_RT_READ | VV_RT_WRITE) : -ENOMEM;
     if (err != 0) {
         vv_free(socket);
         close(fd);

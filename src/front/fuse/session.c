@@ -161,7 +161,7 @@ static ssize_t receive_bytes(struct vv_fuse *fuse, struct vv_fuse_buffer *buffer
             continue;
         fuse->served_in_row = 0;
         /* The end of the connection is an event, too. */
-        TRY(vv_rt_wait_fd(fuse->device.fd, VV_RT_READ, VV_NEVER));
+        TRY(vv_rt_wait_fd_new(fuse->device.fd, VV_RT_READ, VV_NEVER));
     }
     return -ENODEV;
 }

@@ -246,6 +246,13 @@ static void test_woken(void)
     tap_is_int(vv_rt_wait_fd(fds[0], VV_RT_READ, soon()), VV_RT_READ, "woken");
     uint64_t deadline_ns = vv_rt_now_ns() + VV_NS_PER_MS;
     tap_is_int(vv_rt_wait_fd(fds[0], VV_RT_READ, deadline_ns), -ETIMEDOUT, "once");
+    /* What comes after EAGAIN is seen without a look; a direction asked for later is added. */
+    tap_ok(read(fds[0], &(char){0}, 1) < 0 && errno == EAGAIN, "nothing to read");
+    tap_is_int(vv_fiber_start(write_later, &fds[1], "writer"), 0, "a writer");
+    tap_is_int(vv_rt_wait_fd_new(fds[0], VV_RT_READ, soon()), VV_RT_READ, "new bytes");
+    tap_is_int(vv_rt_wait_fd_new(fds[1], VV_RT_WRITE, soon()), VV_RT_WRITE, "registering tells what is ready");
+    tap_is_int(vv_rt_wait_fd(fds[0], VV_RT_READ | VV_RT_WRITE, soon()), VV_RT_READ, "one of both");
+    vv_rt_forget_fd(fds[1]);
     vv_rt_forget_fd(fds[0]);
     vv_rt_wake_fd(fds[0]);
     vv_rt_wake_fd(-1);
