@@ -113,6 +113,7 @@ static int open_doors(struct vv_server *server, const struct vv_options *options
     if (options->mount != NULL) {
         struct vv_fuse_options fuse = {
             .mountpoint = options->mount,
+            .source = options->url,
             .door = VV_DOOR_FUSE,
             .is_no_cache = options->is_no_cache,
             .is_writeback = options->is_writeback,
