@@ -30,6 +30,7 @@ enum vv_err {
     VV_ERR_STOPPED,       /* the runtime or volume is shutting down. ESHUTDOWN */
     VV_ERR_STORE_UNSAFE,  /* the store does not keep what PROTOCOL needs. EOPNOTSUPP */
     VV_ERR_CORRUPT,       /* structures that authenticate contradict each other. EUCLEAN */
+    VV_ERR_NO_BUCKET,     /* the bucket of an s3:// store does not exist. ENXIO */
     VV_ERR_LAST
 };
 

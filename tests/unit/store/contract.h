@@ -154,7 +154,9 @@ static inline void check_objects(struct vv_store *store)
     tap_is_int(vv_store_get(store, "obj/b", buf, 1, 0), -ENOENT, "an absent object: get");
     tap_is_int(vv_store_size(store, "obj/b", &size), -ENOENT, "an absent object: size");
     tap_is_int(size, 99, "and the output is untouched");
-    tap_is_int(vv_store_sync(store, "obj/b"), -ENOENT, "an absent object: sync");
+    /* A store whose puts are durable anyway does not look. */
+    tap_is_int(vv_store_sync(store, "obj/b"), store->ops->sync ? -ENOENT : 0,
+               "an absent object: sync");
     tap_is_int(vv_store_remove(store, "obj/b"), 0, "an absent object: remove");
     tap_is_int(vv_store_put(store, "obj/b", parts, 4), 0, "put of several buffers");
     tap_ok(holds_text(store, "obj/b", "one two 3"), "all of them are there, in order");
