@@ -282,6 +282,11 @@ void vv_cache_resize(struct vv_cache *cache, uint64_t size_bytes)
     evict(cache);
 }
 
+uint64_t vv_cache_size(const struct vv_cache *cache)
+{
+    return cache->size;
+}
+
 struct vv_block *vv_cache_peek(struct vv_cache *cache, const struct vv_cache_key *key)
 {
     struct vv_block *block = find_block(cache, key);

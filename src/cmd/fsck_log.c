@@ -54,7 +54,7 @@ int vv_fsck_log(struct vv_fsck *fsck)
 {
     struct vv_fsck_report *report = fsck->report;
     struct vv_log_options options = {.store = fsck->options->store, .ring = fsck->options->ring};
-    struct vv_log_replay replay = {fsck, on_base, on_batch};
+    struct vv_log_replay replay = {.arg = fsck, .base = on_base, .batch = on_batch};
     struct vv_manifest manifest;
     vv_fsck_stage(fsck, "log");
     int err = vv_log_read(&options, &replay, &manifest);

@@ -295,18 +295,19 @@ static int build_manifest(const struct vv_log *log, const struct vv_manifest *ma
 
 /* Rule 13: put, then LIST above: empty = confirmed; else fenced. A number is never abandoned for
  * the next. */
-static int put_and_confirm(struct vv_log *log, struct vv_manifest *next)
+static int put_and_confirm(struct vv_log *log, const struct vv_log_requests *requests,
+                           struct vv_manifest *next)
 {
     char name[VV_STORE_NAME_MAX + 1];
     vv_manifest_name(next->number, name, sizeof(name));
-    int err = vv_log_put_manifest(&log->requests, log->options.ring, next);
+    int err = vv_log_put_manifest(requests, log->options.ring, next);
     while (vv_planted(VV_PLANT_NEXT_MANIFEST) && err == -VV_ERR_NOT_OURS) {
         next->number++;
-        err = vv_log_put_manifest(&log->requests, log->options.ring, next);
+        err = vv_log_put_manifest(requests, log->options.ring, next);
     }
     uint64_t newer = 0;
     if (!err)
-        err = vv_log_newest_above(&log->requests, next->number, &newer);
+        err = vv_log_newest_above(requests, next->number, &newer);
     if (err == -VV_ERR_NOT_OURS || newer)
         fence(log, name);
     TRY(vv_log_ended(log));
@@ -318,7 +319,7 @@ static int write_next_manifest(struct vv_log *log, const struct vv_manifest *man
     struct vv_manifest next;
     assert_replay_points(log, manifest);
     TRY(build_manifest(log, manifest, &next));
-    int err = put_and_confirm(log, &next);
+    int err = put_and_confirm(log, &log->requests, &next);
     if (err) {
         vv_manifest_done(&next);
         return err;
@@ -341,6 +342,47 @@ int vv_log_write_manifest(struct vv_log *log, const struct vv_manifest *manifest
     log->is_writing_manifest = false;
     vv_waitq_wake_one(&log->manifest_turn);
     return leave(log, err);
+}
+
+/* Nothing of ours is outside the tables, and no other epoch is live. */
+static bool is_all_in_tables(const struct vv_log *log)
+{
+    const struct vv_epoch_ref *own = find_epoch(&log->manifest, log->manifest.epoch);
+    return own && log->manifest.epoch_count == 1 && own->replay_seq == log->confirmed_seq &&
+           log->next_seq == log->confirmed_seq && log->manifest.last_commit >= log->last_commit;
+}
+
+/* Every put of ours is confirmed, and there will be no other: an epoch that can grow no more, and is in the
+ * tables as a whole, needs no fence and may be dropped (13). */
+static int write_last_manifest(struct vv_log *log)
+{
+    struct vv_manifest next;
+    TRY(build_manifest(log, &log->manifest, &next));
+    next.epoch_count = 0;
+    struct vv_log_requests requests = log->requests;
+    requests.log = NULL; /* not worth waiting for a store that is away */
+    int err = put_and_confirm(log, &requests, &next);
+    vv_manifest_done(&next);
+    return err;
+}
+
+int vv_log_end(struct vv_log *log)
+{
+    TRY(enter(log));
+    while (log->is_writing_manifest && !vv_log_ended(log))
+        vv_waitq_wait(&log->manifest_turn, VV_NEVER);
+    int err = vv_log_ended(log);
+    if (!err && is_all_in_tables(log)) {
+        log->is_writing_manifest = true;
+        err = write_last_manifest(log);
+        log->is_writing_manifest = false;
+        if (err < 0 && !log->is_fenced) {
+            vv_warn("log", "ending the epoch: %s; the next opening does it", vv_err_text(err));
+            err = 0;
+        }
+    }
+    vv_log_stop(log);
+    return leave(log, log->is_fenced ? -VV_ERR_FENCED : err);
 }
 
 static bool is_pinned(const struct vv_manifest *manifest, uint64_t number)

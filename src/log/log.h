@@ -49,6 +49,10 @@ MUST_CHECK int vv_batch_header_decode(struct vv_cursor *cursor, struct vv_batch_
 /* What opening tells its caller. All may suspend; a negative return ends the opening with it. */
 struct vv_log_replay {
     void *arg;
+    /* The newest manifest, before it is claimed: its tables may be read from now on, while the claim
+     * and the fences are on their way. Called again when the opening has to start over. Must not
+     * suspend. May be NULL; vv_log_read does not call it. */
+    void (*hint)(void *arg, const struct vv_manifest *manifest);
     /* The manifest that replay starts from: our claim, which has the tables, counters and last
      * commit of the one before it. Called again, forgetting everything before, when the opening has
      * to start over (steps 4, 6, 9). */
@@ -105,6 +109,11 @@ MUST_CHECK int vv_log_open(const struct vv_log_options *options, const struct vv
  * missing sequence of the newest epoch. `*out_manifest` is the caller's. Suspends. */
 MUST_CHECK int vv_log_read(const struct vv_log_options *options, const struct vv_log_replay *replay,
                            struct vv_manifest *out_manifest);
+/* For an orderly end, when nothing is under way: if the tables hold everything that was ever committed, write
+ * a last manifest in which no epoch is live, so that the next opening has nothing to fence or replay. The log
+ * takes nothing more afterwards. 0 also when that is not so, or the store fails: nothing depends on it.
+ * Suspends. -VV_ERR_FENCED. */
+MUST_CHECK int vv_log_end(struct vv_log *log);
 /* Stops retries (their callers get -VV_ERR_STOPPED) and waits for calls under way. Suspends. */
 void vv_log_close(struct vv_log *log);
 /* Its first half: calls from now on, and those under way, end with -VV_ERR_STOPPED. Does not

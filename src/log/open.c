@@ -12,6 +12,8 @@
 /* A round's result: go to rule 4 again. */
 #define AGAIN 1
 
+struct survey;
+
 /* One entry of `fences` per older live epoch: where it ends. */
 struct opening {
     const struct vv_log_options *options;
@@ -21,6 +23,10 @@ struct opening {
     struct vv_manifest base;  /* M(n) */
     struct vv_manifest claim; /* M(n+1) */
     uint64_t *fences;
+    struct survey *surveys;
+    int survey_err;
+    bool is_surveying; /* a fiber does */
+    struct vv_waitq surveyed;
     uint64_t *epoch_commits; /* last commit of each older live epoch, 0 = it held none */
     struct vv_log_reading reading;
 };
@@ -31,6 +37,8 @@ static void forget_round(struct opening *opening)
     vv_manifest_done(&opening->claim);
     vv_free(opening->fences);
     vv_free(opening->epoch_commits);
+    vv_free(opening->surveys);
+    opening->surveys = NULL;
     opening->fences = NULL;
     opening->epoch_commits = NULL;
 }
@@ -210,11 +218,10 @@ static int put_fence(struct opening *opening, uint64_t epoch, uint64_t seq)
 
 /* Rule 7: at the first free sequence from the epoch's own replay point. 412 on a commit: next
  * sequence; 412 on a fence: done. */
-static int fence_epoch(struct opening *opening, const struct vv_epoch_ref *ref, uint64_t *out_fence)
+static int fence_epoch(struct opening *opening, const struct vv_epoch_ref *ref, uint64_t first,
+                       uint64_t *out_fence)
 {
-    struct survey survey;
-    TRY(survey_epoch(opening, ref, &survey));
-    for (uint64_t seq = survey.seq; seq < UINT64_MAX; seq++) {
+    for (uint64_t seq = first; seq < UINT64_MAX; seq++) {
         int result = put_fence(opening, ref->epoch, seq);
         if (result != -VV_ERR_NOT_OURS) {
             *out_fence = seq;
@@ -224,14 +231,42 @@ static int fence_epoch(struct opening *opening, const struct vv_epoch_ref *ref, 
     return -VV_ERR_CORRUPT;
 }
 
+/* Looking needs no claim: it is done while the LIST of rule 6 is under way. */
+static void survey_all(void *arg)
+{
+    struct opening *opening = arg;
+    for (size_t i = 0; i < opening->base.epoch_count && opening->survey_err == 0; i++)
+        opening->survey_err =
+            survey_epoch(opening, &opening->base.epochs[i], &opening->surveys[i]);
+    opening->is_surveying = false;
+    vv_waitq_wake_all(&opening->surveyed);
+}
+
+static int begin_surveys(struct opening *opening)
+{
+    vv_waitq_init(&opening->surveyed);
+    opening->survey_err = 0;
+    opening->surveys = vv_calloc(opening->base.epoch_count + 1, sizeof(*opening->surveys));
+    if (!opening->surveys)
+        return -ENOMEM;
+    if (opening->base.epoch_count == 0)
+        return 0;
+    opening->is_surveying = true;
+    if (vv_fiber_start(survey_all, opening, "log survey") < 0)
+        survey_all(opening);
+    return 0;
+}
+
 static int fence_all(struct opening *opening)
 {
+    TRY(opening->survey_err);
     for (size_t i = 0; i < opening->base.epoch_count; i++) {
         if (vv_planted(VV_PLANT_NO_FENCES)) {
             opening->fences[i] = UINT64_MAX;
             continue;
         }
-        int result = fence_epoch(opening, &opening->base.epochs[i], &opening->fences[i]);
+        int result = fence_epoch(opening, &opening->base.epochs[i], opening->surveys[i].seq,
+                                 &opening->fences[i]);
         if (result)
             return result;
     }
@@ -287,17 +322,23 @@ static int run_round(struct opening *opening)
     if (result)
         return result;
     TRY(check_journal(options, &opening->base)); /* 17 */
-    result = put_claim(opening);                 /* 5 */
+    if (opening->replay->hint)
+        opening->replay->hint(opening->replay->arg, &opening->base);
+    result = put_claim(opening); /* 5 */
     if (result)
         return result;
+    TRY(begin_surveys(opening));
     result = check_alone(opening); /* 6 */
+    while (opening->is_surveying)
+        vv_waitq_wait(&opening->surveyed, VV_NEVER);
     if (result)
         return result;
     result = fence_all(opening); /* 7 */
     if (result == 0)
         result = replay_all(opening); /* 8 */
+    /* 9: only now serve. With nothing fenced or replayed, the LIST of rule 6 is this one. */
     if (result == 0)
-        return check_alone(opening); /* 9: only now serve */
+        return opening->base.epoch_count > 0 ? check_alone(opening) : 0;
     /* What is missing may have been deleted by a newer owner: then its manifest shows. */
     if (result == -VV_ERR_GAP || result == -ENOENT) {
         int alone = check_alone(opening);

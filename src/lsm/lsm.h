@@ -121,8 +121,8 @@ MUST_CHECK int vv_lsm_fetch(struct vv_lsm *lsm, const struct vv_bytes *keys, siz
                             struct vv_lsm_pins *pins);
 
 /* Ordered scans over [lower, upper) (upper.len == 0: to the end) of the tables and memtables of
- * this moment; memtables show changes made during the scan, ahead of its position. Holds up to 2
- * MiB of sealed blocks read ahead, besides the cache. */
+ * this moment; memtables show changes made during the scan, ahead of its position. Reads ahead into
+ * the cache. */
 struct vv_lsm_iter;
 MUST_CHECK int vv_lsm_iter_open(struct vv_lsm *lsm, struct vv_bytes lower, struct vv_bytes upper,
                                 struct vv_lsm_iter **out_iter);

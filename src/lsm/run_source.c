@@ -46,18 +46,10 @@ static int open_raw(struct vv_run_source *run)
     size_t len;
     const uint8_t *frame = run->raw.bytes + run->raw_at;
     TRY(vv_table_open_block(table, run->raw_next, frame, loc.len, &plain, &len));
-    if (run->cache) {
-        struct vv_cache_key key = vv_table_cache_key(table, run->raw_next);
-        vv_cache_put(run->cache, &key, plain, len, &run->block);
-        if (!run->block)
-            return -ENOMEM;
-    } else {
-        run->plain = plain;
-    }
+    run->plain = plain;
     run->raw_at += loc.len;
     run->raw_next++;
-    const uint8_t *bytes = run->block ? run->block->data : run->plain;
-    return vv_block_iter_init(&run->iter, bytes, len);
+    return vv_block_iter_init(&run->iter, plain, len);
 }
 
 /* 1 = a block is open, 0 = the run has ended, -VV_ERR_MISS = fill. */
@@ -149,13 +141,14 @@ static int open_table(struct vv_run_source *run)
     return 0;
 }
 
-static int peek_block(struct vv_run_source *run)
+/* With a cache: the next block, and those behind it into the cache. */
+static int load_blocks(struct vv_run_source *run)
 {
-    if (!run->cache)
-        return 0;
-    struct vv_cache_key key = vv_table_cache_key(current(run), run->block_next);
-    run->block_ahead = vv_cache_peek(run->cache, &key);
-    return run->block_ahead != NULL;
+    TRY(vv_table_load_blocks(current(run), run->index, run->block_next, run->block_end,
+                             run->stretch_len, &run->block_ahead));
+    size_t twice = run->stretch_len * 2;
+    run->stretch_len = twice < run->stretch_max ? twice : run->stretch_max;
+    return 0;
 }
 
 /* Read the sealed bytes of the blocks from `first` on: as many as fit, at least one. */
@@ -220,7 +213,7 @@ static void read_ahead(void *arg)
 
 static void start_ahead(struct vv_run_source *run)
 {
-    if (run->cache || (run->raw.end == run->block_end && run->table_next == run->table_count))
+    if (run->raw.end == run->block_end && run->table_next == run->table_count)
         return;
     run->is_reading = true;
     if (vv_fiber_start(read_ahead, run, "lsm read ahead") < 0)
@@ -247,14 +240,14 @@ int vv_run_source_fill(struct vv_run_source *run)
     }
     if (run->block_ahead || has_raw(run))
         return 0;
+    if (run->cache)
+        return load_blocks(run);
     if (run->ahead.first == run->block_next && run->ahead.first < run->ahead.end) {
         struct vv_stretch used = run->raw;
         run->raw = run->ahead;
         run->ahead = used;
         run->ahead.first = run->ahead.end = 0;
     } else {
-        if (peek_block(run))
-            return 0;
         TRY(read_stretch(run, run->block_next, &run->raw));
     }
     use_raw(run);

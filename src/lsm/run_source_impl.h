@@ -2,9 +2,9 @@
  * request.
  *
  * Filling suspends and belongs to a fiber. Advancing does not: it opens the next block out of the
- * bytes read, on any thread when the cache is not used. With a cache (scans), blocks that are in it
- * are taken from there, and those opened are put into it; without (compaction, checks), it is left
- * alone, and the next stretch is read by a fiber while this one is used. */
+ * bytes read, on any thread when the cache is not used. With a cache (scans), blocks are taken from
+ * it, and those that are missing are loaded into it, several in one request; without (compaction,
+ * checks), it is left alone, and the next stretch is read by a fiber while this one is used. */
 #ifndef VV_LSM_RUN_SOURCE_IMPL_H
 #define VV_LSM_RUN_SOURCE_IMPL_H
 

@@ -23,6 +23,15 @@
 #define VV_TABLE_CHECKED (1ull << 55) /* in the space of the cache key */
 #define VV_TABLE_PIN_TRIES_MAX 16     /* tables looked at to find one that is not hot */
 
+#define VV_TABLE_READERS_MAX 4
+
+/* Somebody who goes through a table in order. */
+struct vv_table_reader {
+    uint32_t next;  /* the block expected next */
+    uint32_t bytes; /* of the last request; doubles */
+    uint32_t used;  /* reader_clock then */
+};
+
 struct vv_table {
     struct vv_list link; /* in vv_lsm.dead */
     struct vv_lsm *lsm;
@@ -41,6 +50,8 @@ struct vv_table {
     struct vv_block *filter;
     struct vv_block *index;
     bool is_hot; /* used since the last look */
+    struct vv_table_reader readers[VV_TABLE_READERS_MAX];
+    uint32_t reader_clock;
 };
 
 /* A table object with a copy of `ref` and one reference. -ENOMEM. */
@@ -77,6 +88,11 @@ MUST_CHECK int vv_table_load(struct vv_table *table, struct vv_block **out_filte
 /* Block `number`, with a reference. Errors as above. */
 MUST_CHECK int vv_table_load_block(struct vv_table *table, const struct vv_block *index,
                                    uint32_t number, struct vv_block **out_block);
+/* As vv_table_load_block; missing blocks behind it, below `end`, come along in the same request: up to `bytes`,
+ * or more when a reader goes through the table in order. */
+MUST_CHECK int vv_table_load_blocks(struct vv_table *table, const struct vv_block *index,
+                                    uint32_t number, uint32_t end, size_t bytes,
+                                    struct vv_block **out_block);
 /* The cache key of a block. */
 struct vv_cache_key vv_table_cache_key(const struct vv_table *table, uint64_t number);
 /* Read `len` bytes at `offset` of the table's object, all of them. -VV_ERR_FORMAT when it is too

@@ -8,7 +8,7 @@
 #include "lsm/lsm_impl.h"
 
 #define WHOLE_BYTES_MAX (256u << 10) /* smaller tables are read in one request */
-#define WHOLE_BLOCKS_MAX 64
+#define TAIL_BLOCKS_MAX 64
 #define INLINE_BYTES_MAX (64u << 10) /* larger frames are opened by a worker */
 #define TAIL_BYTES_MIN (64u << 10)
 
@@ -357,49 +357,68 @@ static int read_tail(struct vv_table *table, uint8_t **out_bytes, uint64_t *out_
     return 0;
 }
 
-/* ---- small tables, read as a whole ---- */
+/* ---- blocks that came along with the end of a table ---- */
 
-struct whole_job {
+struct tail_job {
     const struct vv_table *table;
-    const uint8_t *object;
+    const uint8_t *bytes; /* of the object from `offset` on */
+    uint64_t offset;
     struct vv_bytes index;
-    struct vv_bytes plains[WHOLE_BLOCKS_MAX];
+    uint32_t first;
     uint32_t count;
+    struct vv_bytes plains[TAIL_BLOCKS_MAX];
 };
 
 /* Blocks that can't be opened are left out: the error shows when they are needed. */
-static void open_whole(void *arg)
+static void open_tail(void *arg)
 {
-    struct whole_job *job = arg;
+    struct tail_job *job = arg;
     for (uint32_t i = 0; i < job->count; i++) {
         struct vv_block_loc loc;
         uint8_t *plain;
         size_t len;
-        int err = vv_index_at(job->index, &job->table->footer, i, &loc, NULL);
+        uint32_t number = job->first + i;
+        int err = vv_index_at(job->index, &job->table->footer, number, &loc, NULL);
         if (err == 0)
-            err =
-                vv_table_open_block(job->table, i, job->object + loc.offset, loc.len, &plain, &len);
+            err = vv_table_open_block(job->table, number, job->bytes + (loc.offset - job->offset),
+                                      loc.len, &plain, &len);
         if (err == 0)
             job->plains[i] = (struct vv_bytes){plain, len};
     }
 }
 
-/* The blocks came along with the first request: they go into the cache. A table without memory for
- * that is read block by block. */
-static void keep_whole(struct vv_table *table, const uint8_t *object, const struct vv_block *index)
+/* The last blocks that lie wholly behind job->offset. */
+static void find_tail(struct tail_job *job)
 {
-    if (table->footer.block_count > WHOLE_BLOCKS_MAX)
-        return;
-    struct whole_job *job = vv_zalloc(sizeof(*job));
+    uint32_t number = job->table->footer.block_count;
+    job->first = number;
+    while (number > 0 && job->count < TAIL_BLOCKS_MAX) {
+        struct vv_block_loc loc;
+        if (vv_index_at(job->index, &job->table->footer, --number, &loc, NULL) < 0 ||
+            loc.offset < job->offset)
+            return;
+        job->first = number;
+        job->count++;
+    }
+}
+
+/* Blocks came along with the first request: all of a small table's, of others the last. They go into the
+ * cache. A table without memory for that is read block by block. */
+static void keep_tail(struct vv_table *table, const uint8_t *bytes, uint64_t offset,
+                      const struct vv_block *index)
+{
+    struct tail_job *job = vv_zalloc(sizeof(*job));
     if (!job)
         return;
     job->table = table;
-    job->object = object;
+    job->bytes = bytes;
+    job->offset = offset;
     job->index = (struct vv_bytes){index->data, index->len};
-    job->count = table->footer.block_count;
-    vv_rt_offload(open_whole, job);
+    find_tail(job);
+    if (job->count > 0)
+        vv_rt_offload(open_tail, job);
     for (uint32_t i = 0; i < job->count; i++) {
-        struct vv_cache_key key = vv_table_cache_key(table, i);
+        struct vv_cache_key key = vv_table_cache_key(table, job->first + i);
         if (job->plains[i].ptr)
             vv_cache_put(table->lsm->options.cache, &key, (uint8_t *)job->plains[i].ptr,
                          job->plains[i].len, NULL);
@@ -432,8 +451,8 @@ static int load_parts(struct vv_table *table, struct vv_block **out_filter,
         vv_block_unref(filter);
         return err;
     }
-    if (is_first && offset == 0)
-        keep_whole(table, bytes, index);
+    if (is_first)
+        keep_tail(table, bytes, offset, index);
     if (out_filter)
         *out_filter = filter;
     else
@@ -488,33 +507,4 @@ int vv_table_load(struct vv_table *table, struct vv_block **out_filter, struct v
             *out_index = index;
         return 0;
     }
-}
-
-/* ---- blocks ---- */
-
-struct block_load {
-    struct vv_table *table;
-    const struct vv_block *index;
-    uint32_t number;
-};
-
-static int load_block(void *arg, uint8_t **out_data, size_t *out_len)
-{
-    struct block_load *load = arg;
-    struct vv_block_loc loc;
-    TRY(vv_index_at((struct vv_bytes){load->index->data, load->index->len}, &load->table->footer,
-                    load->number, &loc, NULL));
-    uint8_t *frame CLEANUP(vv_free_ptr) = vv_alloc(loc.len);
-    if (!frame)
-        return -ENOMEM;
-    TRY(vv_table_read(load->table, loc.offset, loc.len, frame));
-    return vv_table_open_block(load->table, load->number, frame, loc.len, out_data, out_len);
-}
-
-int vv_table_load_block(struct vv_table *table, const struct vv_block *index, uint32_t number,
-                        struct vv_block **out_block)
-{
-    struct block_load load = {table, index, number};
-    struct vv_cache_key key = vv_table_cache_key(table, number);
-    return vv_cache_get(table->lsm->options.cache, &key, load_block, &load, out_block);
 }

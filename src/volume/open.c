@@ -94,13 +94,70 @@ static int make_parts(struct vv_volume *volume)
 
 /* ---- replay ---- */
 
+/* Brings what opening will ask for into the cache while the claim is on its way: the root, and the records of
+ * space. Errors show again when it is asked for. */
+static void warm_root(void *arg)
+{
+    struct vv_volume *volume = arg;
+    uint8_t bytes[9] = {VV_TABLE_INODE};
+    struct vv_lsm_pins pins;
+    vv_store_be64(bytes + 1, VV_ROOT_INODE);
+    struct vv_bytes key = {bytes, sizeof bytes};
+    vv_lsm_pins_init(&pins);
+    if (vv_lsm_fetch(volume->lsm, &key, 1, &pins) < 0)
+        vv_debug("volume", "the root was not read ahead");
+    vv_lsm_pins_done(&pins);
+    volume->warming--;
+    vv_volume_fiber_ended(volume);
+}
+
+static void warm_space(void *arg)
+{
+    struct vv_volume *volume = arg;
+    struct vv_bytes lower = {(const uint8_t *)"R", 1};
+    struct vv_bytes upper = {(const uint8_t *)"U", 1};
+    struct vv_bytes key, value;
+    struct vv_lsm_iter *iter;
+    if (vv_lsm_iter_open(volume->lsm, lower, upper, &iter) == 0) {
+        while (!volume->is_abandoning && vv_lsm_iter_next(iter, &key, &value) > 0)
+            continue;
+        vv_lsm_iter_close(iter);
+    }
+    volume->warming--;
+    vv_volume_fiber_ended(volume);
+}
+
+static void replay_hint(void *arg, const struct vv_manifest *manifest)
+{
+    struct vv_volume *volume = arg;
+    void (*const fns[])(void *) = {warm_root, warm_space};
+    volume->hinted_manifest = 0;
+    if (volume->warming > 0 ||
+        vv_lsm_load(volume->lsm, manifest->tables, manifest->table_count) < 0)
+        return;
+    volume->hinted_manifest = manifest->number;
+    for (size_t i = 0; i < sizeof fns / sizeof fns[0]; i++) {
+        if (vv_fiber_start(fns[i], volume, "warm up") < 0)
+            return;
+        volume->warming++;
+        volume->fibers++;
+    }
+}
+
 static int replay_base(void *arg, const struct vv_manifest *manifest)
 {
     struct vv_volume *volume = arg;
+    bool is_loaded = volume->hinted_manifest != 0 &&
+                     volume->hinted_manifest + 1 == manifest->number;
+    volume->hinted_manifest = 0;
     volume->settings = manifest->settings;
     volume->keys_number = manifest->keys_number;
     volume->counters = manifest->counters;
     volume->tail_count = 0;
+    if (is_loaded)
+        return 0;
+    while (volume->warming > 0)
+        vv_waitq_wait(&volume->idle, VV_NEVER);
     return vv_lsm_load(volume->lsm, manifest->tables, manifest->table_count);
 }
 
@@ -156,7 +213,8 @@ static int open_log(struct vv_volume *volume, const struct vv_volume_options *op
         .on_store_state = on_store_state,
         .on_store_state_arg = volume,
     };
-    struct vv_log_replay replay = {volume, replay_base, replay_batch};
+    struct vv_log_replay replay = {
+        .arg = volume, .hint = replay_hint, .base = replay_base, .batch = replay_batch};
     bool is_current = false;
     uint64_t last = 0;
     if (volume->is_read_only) {
@@ -308,6 +366,8 @@ int vv_volume_close(struct vv_volume *volume)
         /* The store has it all: an empty journal can be left behind, or taken to another volume's life. */
         if (err == 0 && volume->journal != NULL && !volume->is_fenced)
             err = vv_journal_reset(volume->journal, volume->open->number);
+        if (err == 0 && !volume->is_fenced)
+            err = vv_log_end(volume->log);
         if (err < 0 && vv_volume_sync(volume, 0) == 0)
             err = 0; /* the journal has it all */
     }

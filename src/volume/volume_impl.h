@@ -229,6 +229,8 @@ struct vv_volume {
     bool is_sweep_due; /* a manifest was confirmed: look for what can be deleted */
     bool is_flushing, is_compacting, is_sweeping;
 
+    unsigned warming;         /* fibers that bring things in while the volume is being opened */
+    uint64_t hinted_manifest; /* the one whose tables are loaded already; 0 = none */
     uint64_t get_ns;       /* how long a request for frames takes, a moving average */
     struct vv_list streams; /* of readers that go forward (ahead.c), used longest ago first */
     unsigned stream_count;

@@ -14,6 +14,7 @@
 #include "base/text.h"
 #include "fs/fs.h"
 #include "log/log.h"
+#include "record.h"
 #include "rt/rt.h"
 #include "rt/sim.h"
 #include "store/store.h"
@@ -30,6 +31,7 @@
 struct bucket {
     struct vv_store_backend *backend;
     struct vv_keyring *ring;
+    struct recorder *recorder;
     struct vv_store *store, *counting;
     struct vv_volume *volume;
     struct vv_fs *fs;
@@ -69,6 +71,7 @@ static void open_store(struct bucket *bucket, uint64_t latency_ns, uint64_t byte
     must(vv_store_latency_new(bucket->store, latency_ns, bytes_per_s, &bucket->store), "latency");
     must(vv_store_count_new(bucket->store, &bucket->store), "count");
     bucket->counting = bucket->store;
+    must(recorder_open(bucket->recorder, bucket->store, &bucket->store), "recorder");
 }
 
 static void open_bucket(struct bucket *bucket, uint64_t latency_ns, uint64_t bytes_per_s)
@@ -101,6 +104,7 @@ static void make_bucket(struct bucket *bucket, uint64_t memory_bytes)
     *bucket = (struct bucket){.memory_bytes = memory_bytes, .random = 1};
     must(vv_store_backend_new(&bucket->backend), "backend");
     must(vv_keyring_new((const uint8_t *)"volume-id-volume", &bucket->ring), "ring");
+    bucket->recorder = recorder_new(bucket->ring);
     must(vv_slots_create(bucket->ring, &secret, &vv_slot_cost_test, &keys, &keys_len), "slots");
     open_store(bucket, 0, 0);
     must(vv_volume_create(bucket->store, bucket->ring, keys, keys_len, &settings, &counters),
@@ -111,6 +115,11 @@ static void make_bucket(struct bucket *bucket, uint64_t memory_bytes)
 
 static void drop_bucket(struct bucket *bucket)
 {
+    const char *fault = recorder_fault(bucket->recorder);
+    tap_ok(!fault, "%" PRIu64 " log objects refer to data segments %" PRIu64 " times, all durable before%s%s",
+           recorder_logs(bucket->recorder), recorder_references(bucket->recorder),
+           fault ? ": " : "", fault ? fault : "");
+    recorder_free(bucket->recorder);
     vv_keyring_free(bucket->ring);
     vv_store_backend_free(bucket->backend);
 }
@@ -283,7 +292,10 @@ static void single_syncs(struct bucket *bucket)
         uint64_t begun_ns = vv_rt_now_ns();
         change_and_sync(bucket, inode, i);
         took[i] = vv_rt_now_ns() - begun_ns;
-        is_one_put &= counts(bucket)->puts == puts + 1 && requests(bucket) == before + 1;
+        bool is_one = counts(bucket)->puts == puts + 1 && requests(bucket) == before + 1;
+        if (!is_one)
+            recorder_print(bucket->recorder, recorder_count(bucket->recorder) - 8);
+        is_one_put &= is_one;
     }
     qsort(took, SYNCS, sizeof took[0], compare_ns);
     tap_ok(in_requests(took[SYNCS / 2]) <= 1.3,
@@ -509,9 +521,11 @@ static void open_million(void)
     open_bucket(&bucket, 0, 0);
     make_files(&bucket, 1000000);
     close_bucket(&bucket);
+    size_t first = recorder_count(bucket.recorder);
     uint64_t begun_ns = vv_rt_now_ns();
     open_bucket(&bucket, REQUEST_NS, LINE_BYTES_PER_S);
     uint64_t opened_ns = vv_rt_now_ns();
+    recorder_print(bucket.recorder, first);
     uint64_t made = requests(&bucket);
     struct vv_attr attr;
     must(vv_fs_getattr(bucket.fs, VV_ROOT_INODE, &attr), "getattr");
