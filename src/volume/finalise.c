@@ -140,6 +140,11 @@ static int fold(struct unit *unit, struct unit_extent *extent, const struct vv_e
         extent->pieces[0].loc = job.loc;
         extent->piece_count = 1;
         extent->is_folded = true;
+        /* The next fold reads it: not from the store. */
+        struct vv_cache_key key;
+        vv_frame_cache_key(&job.loc, &key);
+        vv_cache_put(volume->cache, &key, bytes, end, NULL);
+        return 0;
     }
     vv_free(bytes);
     return err;

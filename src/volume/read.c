@@ -182,22 +182,31 @@ void vv_read_expect(struct vv_read *read, uint64_t end)
         read->expected_end = end;
 }
 
+/* The bytes that no part covers are zeros. */
+static void fill_holes(const struct vv_read *read, uint8_t *out)
+{
+    size_t covered = 0; /* parts never overlap */
+    for (size_t i = 0; i < read->count; i++)
+        covered += read->parts[i].len;
+    if (covered < read->len)
+        memset(out, 0, read->len);
+}
+
 ssize_t vv_read_finish(struct vv_volume *volume, struct vv_read *read, void *buf)
 {
     if (read == NULL)
         return 0;
     assert(read->volume == volume);
     uint8_t *out = buf;
-    size_t covered = 0; /* parts never overlap */
-    for (size_t i = 0; i < read->count; i++)
-        covered += read->parts[i].len;
-    if (covered < read->len)
-        memset(out, 0, read->len);
-    struct vv_stream *stream = vv_stream_begin(read);
+    bool is_in_place = vv_stream_is_washing(vv_stream_begin(read));
     uint64_t begun_ns = vv_rt_now_ns();
-    int err = vv_read_fetch(read, vv_stream_is_washing(stream) ? out : NULL);
+    if (is_in_place)
+        fill_holes(read, out);
+    int err = vv_read_fetch(read, is_in_place ? out : NULL);
     vv_stream_end(read, vv_rt_now_ns() - begun_ns);
     TRY(err);
+    if (!is_in_place)
+        fill_holes(read, out);
     for (size_t i = 0; i < read->count; i++) {
         const struct vv_read_part *part = &read->parts[i];
         if (part->is_in_place)

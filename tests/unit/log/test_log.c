@@ -411,9 +411,48 @@ static void test_no_memory(void)
     rig_free(&rig);
 }
 
+/* An orderly end: the next opening has nothing to fence, the number of the epoch is used up. */
+static void test_end(void)
+{
+    struct rig rig = rig_with_volume();
+    struct vv_log *log = open_log(&rig, rig.store);
+    tap_is_int(rig_commit(&rig, log, 1, 11), 0, "a commit");
+    tap_is_int(vv_log_end(log), 0, "an end with a commit outside the tables");
+    vv_log_close(log);
+    log = open_log(&rig, rig.store);
+    tap_is_int((int64_t)vv_log_last_commit(log), 1, "loses nothing");
+    tap_is_int((int64_t)vv_log_manifest(log)->epoch_count, 2, "nor its epoch");
+    tap_is_int(rig_commit(&rig, log, 2, 12), 0, "another commit");
+    tap_is_int(rig_flush(log, 2, 1, true), 0, "all in the tables");
+    uint64_t epoch = vv_log_epoch(log);
+    tap_is_int(vv_log_end(log), 0, "an end in good order");
+    tap_is_int(rig_commit(&rig, log, 3, 13), -VV_ERR_STOPPED, "after which nothing is taken");
+    vv_log_close(log);
+    struct vv_store *counting;
+    struct vv_store *mem;
+    if (vv_store_mem_open(rig.backend, &mem) < 0 || vv_store_count_new(mem, &counting) < 0)
+        abort();
+    log = open_log(&rig, counting);
+    const struct vv_store_counts *counts = vv_store_counts(counting);
+    tap_ok(counts->lists == 2 && counts->puts == 1 && counts->gets == 1,
+           "the next opening: two LISTs, one GET, the claim");
+    tap_is_int((int64_t)vv_log_epoch(log), (int64_t)epoch + 1, "with the next epoch");
+    tap_is_int((int64_t)vv_log_manifest(log)->epoch_count, 1, "the only one that is live");
+    tap_is_int((int64_t)vv_log_last_commit(log), 2, "behind the last commit");
+    /* A rival takes over: the end does not pass over it. */
+    struct vv_log *rival = open_log(&rig, rig.store);
+    tap_is_int(vv_log_end(log), -VV_ERR_FENCED, "who was taken over ends nothing");
+    tap_is_int(vv_log_end(rival), 0, "the other does");
+    vv_log_close(rival);
+    vv_log_close(log);
+    vv_store_close(counting);
+    rig_free(&rig);
+}
+
 static void test_main(void *arg)
 {
     (void)arg;
+    test_end();
     test_in_order();
     test_window();
     test_retries();
