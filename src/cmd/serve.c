@@ -85,7 +85,7 @@ static int open_volume(struct vv_server *server, const struct vv_options *option
     if (err == 0 && !options->is_read_only && (options->is_cipher_set || options->is_compression_set))
         err = apply_settings(server, options);
     if (err == 0)
-        err = vv_fs_open(server->volume, &server->fs);
+        err = vv_fs_open_as(server->volume, geteuid(), getegid(), &server->fs);
     if (err < 0)
         vv_fail(options->url, err);
     return err;

@@ -27,8 +27,11 @@ static int make_root(struct vv_op *op, void *arg)
     int found = find_root(op, arg);
     if (found != 0)
         return found;
+    const struct vv_cred *owner = arg;
     struct vv_inode root = {.inode = VV_ROOT_INODE,
                             .mode = S_IFDIR | 0755,
+                            .uid = owner->uid,
+                            .gid = owner->gid,
                             .nlink = 2,
                             .parent = VV_ROOT_INODE,
                             .next_cookie = VV_FIRST_COOKIE};
@@ -44,19 +47,25 @@ static void fs_free(struct vv_fs *fs)
     vv_free(fs);
 }
 
-static int fs_init(struct vv_fs *fs)
+static int fs_init(struct vv_fs *fs, struct vv_cred *owner)
 {
     TRY(vv_map_init(&fs->opens));
     TRY(vv_locks_init(fs));
     int found = vv_volume_run(fs->volume, VV_OP_READ, 0, find_root, NULL);
     if (found == 0)
-        found = vv_volume_run(fs->volume, VV_OP_WRITE, 0, make_root, NULL);
+        found = vv_volume_run(fs->volume, VV_OP_WRITE, 0, make_root, owner);
     TRY(found);
     return vv_reclaim_start(fs);
 }
 
 int vv_fs_open(struct vv_volume *volume, struct vv_fs **out_fs)
 {
+    return vv_fs_open_as(volume, 0, 0, out_fs);
+}
+
+int vv_fs_open_as(struct vv_volume *volume, uint32_t uid, uint32_t gid, struct vv_fs **out_fs)
+{
+    struct vv_cred owner = {.uid = uid, .gid = gid};
     struct vv_fs *fs = vv_zalloc(sizeof(*fs));
     if (!fs)
         return -ENOMEM;
@@ -66,7 +75,7 @@ int vv_fs_open(struct vv_volume *volume, struct vv_fs **out_fs)
     vv_list_init(&fs->lock_waiters);
     vv_waitq_init(&fs->reclaim_wake);
     vv_waitq_init(&fs->reclaim_ended);
-    int err = fs_init(fs);
+    int err = fs_init(fs, &owner);
     if (err < 0) {
         fs_free(fs);
         return err;

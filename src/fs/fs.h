@@ -63,6 +63,9 @@ struct vv_fs;
 /* Makes the root directory if the volume is new (0755, owned by uid 0), reclaims orphans of the
  * last run in the background. Suspends. */
 MUST_CHECK int vv_fs_open(struct vv_volume *volume, struct vv_fs **out_fs);
+/* As vv_fs_open; the root directory of a new volume belongs to these. */
+MUST_CHECK int vv_fs_open_as(struct vv_volume *volume, uint32_t uid, uint32_t gid,
+                             struct vv_fs **out_fs);
 /* No handle may be open and nobody in any call. Does not close the volume. NULL is allowed. Waits
  * for what is being reclaimed: suspends. */
 void vv_fs_close(struct vv_fs *fs);

@@ -245,6 +245,14 @@ static void test_opening(void)
     volume = fake_volume_new(2);
     volume->is_read_only = true;
     tap_is_int(vv_fs_open(volume, &fs), -EROFS, "an empty volume that cannot be written");
+    volume->is_read_only = false;
+    tap_is_int(vv_fs_open_as(volume, 1000, 1001, &fs), 0, "one made by a user");
+    struct vv_attr top_dir = attr_of(ROOT_DIR);
+    tap_ok(top_dir.uid == 1000 && top_dir.gid == 1001, "has a root directory that is the user's");
+    vv_fs_close(fs);
+    tap_is_int(vv_fs_open_as(volume, 0, 0, &fs), 0, "and keeps it");
+    tap_is_int(attr_of(ROOT_DIR).uid, 1000, "whoever opens it next");
+    vv_fs_close(fs);
     fake_volume_free(volume);
     volume = rest;
     fs = open;
