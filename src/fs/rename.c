@@ -3,6 +3,7 @@
 #include <linux/fs.h>
 #include <string.h>
 
+#include "base/plant.h"
 #include "fs/fs_impl.h"
 
 struct rename_name {
@@ -264,6 +265,21 @@ static int finish(struct rename_name *call)
     return vv_fs_sync_if(fs, &to->dir);
 }
 
+/* What is replaced goes in an operation of its own. */
+static void plant_unlink_target(const struct rename_name *args)
+{
+    struct vv_attr from;
+    struct vv_attr to;
+    if (vv_fs_lookup(args->fs, args->call, args->from.parent, args->from.name,
+                     args->from.name_len, &from) < 0 ||
+        vv_fs_lookup(args->fs, args->call, args->to.parent, args->to.name, args->to.name_len,
+                     &to) < 0 ||
+        from.inode == to.inode || S_ISDIR(from.mode) || S_ISDIR(to.mode))
+        return;
+    if (vv_fs_unlink(args->fs, args->call, args->to.parent, args->to.name, args->to.name_len) == 0)
+        vv_rt_sleep_ns(VV_NS_PER_MS);
+}
+
 int vv_fs_rename(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t from_parent,
                  const char *from_name, size_t from_len, uint64_t to_parent, const char *to_name,
                  size_t to_len, unsigned flags)
@@ -283,6 +299,8 @@ int vv_fs_rename(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t from_
     args.to.name = to_name;
     args.to.name_len = to_len;
     prefetch(&args);
+    if (vv_planted(VV_PLANT_HALF_RENAME) && flags == 0)
+        plant_unlink_target(&args);
     TRY(vv_volume_run(fs->volume, VV_OP_WRITE, 0, rename_name, &args));
     return finish(&args);
 }

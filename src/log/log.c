@@ -264,7 +264,7 @@ static void assert_replay_points(const struct vv_log *log, const struct vv_manif
 {
     const struct vv_epoch_ref *own = find_epoch(manifest, log->manifest.epoch);
     assert(own);
-    assert(own->replay_seq <= log->confirmed_seq);
+    assert(own->replay_seq <= log->confirmed_seq || vv_planted(VV_PLANT_WRONG_REPLAY));
     assert(manifest->last_commit >= log->manifest.last_commit);
     for (size_t i = 0; i < log->manifest.epoch_count; i++) {
         const struct vv_epoch_ref *before = &log->manifest.epochs[i];
@@ -306,7 +306,7 @@ static int put_and_confirm(struct vv_log *log, const struct vv_log_requests *req
         err = vv_log_put_manifest(requests, log->options.ring, next);
     }
     uint64_t newer = 0;
-    if (!err)
+    if (!err && !vv_planted(VV_PLANT_NO_LIST_AFTER_MANIFEST))
         err = vv_log_newest_above(requests, next->number, &newer);
     if (err == -VV_ERR_NOT_OURS || newer)
         fence(log, name);
@@ -427,9 +427,25 @@ static int remove_old(struct vv_log *log)
     return 0;
 }
 
+/* Rule 15 left out: a fence goes with its epoch's log. */
+static int plant_remove_fences(struct vv_log *log)
+{
+    struct vv_store_entry page[REMOVE_PAGE_ENTRIES];
+    ssize_t count = vv_log_request_list(&log->requests, "log/", "", page, REMOVE_PAGE_ENTRIES);
+    for (ssize_t i = 0; i < count; i++) {
+        struct vv_segment_id id;
+        if (vv_segment_name_parse(page[i].name, &id) == 0 &&
+            page[i].size <= VV_OBJECT_HEADER_LEN && !find_epoch(&log->manifest, id.epoch))
+            TRY(vv_log_request_remove(&log->requests, page[i].name));
+    }
+    return count < 0 ? (int)count : 0;
+}
+
 int vv_log_remove_old_manifests(struct vv_log *log)
 {
     TRY(enter(log));
+    if (vv_planted(VV_PLANT_FENCES_COLLECTED))
+        return leave(log, plant_remove_fences(log));
     return leave(log, remove_old(log));
 }
 

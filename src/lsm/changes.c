@@ -2,6 +2,7 @@
 #include <errno.h>
 
 #include "base/hash.h"
+#include "base/plant.h"
 #include "lsm/lsm_impl.h"
 
 /* kind, two varint lengths */
@@ -95,6 +96,9 @@ static void encode_version(struct vv_writer *writer, const struct range *range,
 {
     const struct vv_mem_entry *entry = version->entry;
     if (vv_mem_version_at(entry, range->last) != version || is_outdated(range, mem, entry))
+        return;
+    if (vv_planted(VV_PLANT_MERGED_DELETES) && version->kind == VV_LSM_DELETE &&
+        version->commit < range->last)
         return;
     if (version->kind == VV_LSM_MERGE)
         encode_sums(writer, range, mem, version);

@@ -5,6 +5,7 @@
 
 #include "base/alloc.h"
 #include "base/hash.h"
+#include "base/plant.h"
 #include "lsm/table_build_impl.h"
 
 /* ---- on a worker ---- */
@@ -13,6 +14,8 @@
  */
 static bool has_older(struct vv_output *output, struct vv_bytes key)
 {
+    if (vv_planted(VV_PLANT_TOMBSTONES_DROPPED))
+        return false;
     if (!output->is_bottom_known)
         return true;
     for (unsigned i = 0; i < VV_LSM_LEVELS_MAX; i++) {

@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/hash.h"
+#include "base/plant.h"
 #include "rt/rt.h"
 #include "seal/keyring_impl.h"
 
@@ -74,6 +76,8 @@ int vv_sealer_new(const struct vv_keyring *ring, enum vv_object_kind kind, const
     memcpy(header.volume_id, ring->volume_id, sizeof(header.volume_id));
     memcpy(header.attempt_id, random, sizeof(header.attempt_id));
     memcpy(header.salt, random + sizeof(header.attempt_id), sizeof(header.salt));
+    if (vv_planted(VV_PLANT_REUSED_SALT))
+        memset(header.salt, (uint8_t)vv_crc32c(0, name, strlen(name)), sizeof(header.salt));
     TRY(vv_sealer_make(ring, &header, name, settings, out_sealer));
     *out_header = header;
     return 0;

@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/plant.h"
 #include "base/text.h"
 #include "store/dir_impl.h"
 
@@ -94,7 +95,7 @@ static int settle_existing(struct vv_dir *dir, struct vv_dir_node *node, const c
     int err = vv_path_stat(path, &stat);
     if (err == 0 && stat.is_dir)
         return -EISDIR;
-    if (err == 0)
+    if (err == 0 && !vv_planted(VV_PLANT_NO_REPLAY_SYNC))
         err = sync_object(dir, node, name);
     return err == 0 || err == -ENOENT ? -EEXIST : -VV_ERR_UNKNOWN;
 }

@@ -337,6 +337,9 @@ static uint64_t newest_change(struct vv_volume *volume, uint64_t inode)
     struct vv_map_node *node = vv_map_find(&volume->touches, vv_mix64(inode));
     for (; node != NULL; node = vv_map_next(node)) {
         const struct vv_touch *touch = vv_container_of(node, struct vv_touch, node);
+        if (touch->inode == inode && touch->commit < open->number &&
+            vv_planted(VV_PLANT_IN_FLIGHT_IS_SYNCED))
+            return 0;
         if (touch->inode == inode)
             return touch->commit;
     }

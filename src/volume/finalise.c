@@ -345,7 +345,7 @@ static void write_sums(struct unit *unit)
         uint8_t key[VV_VOLUME_KEY_MAX];
         struct vv_bytes bytes = {key, vv_key_segment(key, &sum->id)};
         vv_lsm_merge(volume->lsm, unit->last, bytes, sum->total, sum->live);
-        if (sum->live <= 0)
+        if (sum->live <= 0 || vv_planted(VV_PLANT_DELETE_LOG_DATA))
             vv_candidate_add(volume, &sum->id, unit->last);
         if (sum->live < 0)
             volume->dead_bytes += (uint64_t)-sum->live;

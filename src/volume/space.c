@@ -398,10 +398,20 @@ static bool is_behind_replay(const struct vv_manifest *manifest, const struct vv
     return id->epoch <= manifest->epoch;
 }
 
+/* Is the debit to zero behind the replay point of the last confirmed manifest? */
+static bool is_debit_behind(const struct vv_volume *volume, const struct vv_candidate *candidate)
+{
+    if (vv_planted(VV_PLANT_DELETE_EARLY))
+        return true;
+    if (vv_planted(VV_PLANT_JOURNAL_CONFIRMS) && candidate->commit <= volume->journaled_commit)
+        return true;
+    return candidate->commit <= vv_log_manifest(volume->log)->last_commit;
+}
+
 static bool is_deletable(const struct vv_volume *volume, const struct vv_candidate *candidate)
 {
     const struct vv_manifest *manifest = vv_log_manifest(volume->log);
-    if (candidate->commit > manifest->last_commit && !vv_planted(VV_PLANT_DELETE_EARLY))
+    if (!is_debit_behind(volume, candidate))
         return false;
     if (manifest->pin_count > 0 || candidate->id.volume != 0 ||
         vv_segref_is_held(volume, &candidate->id))
@@ -414,11 +424,12 @@ static int sweep_one(struct vv_volume *volume, const struct vv_segment_id *id)
 {
     int64_t total, live;
     TRY(sums_of(volume, id, &total, &live));
-    if (live != 0) {
+    bool is_blind = vv_planted(VV_PLANT_DELETE_LOG_DATA) && id->kind == VV_SEGMENT_LOG;
+    if (live != 0 && !is_blind) {
         candidate_remove(volume, id);
         return 0;
     }
-    if (total > 0 || id->kind == VV_SEGMENT_DATA)
+    if ((total > 0 || id->kind == VV_SEGMENT_DATA) && !is_blind)
         TRY(check_directory(volume, id));
     const struct vv_candidate *candidate = candidate_find(volume, id);
     if (candidate == NULL || !is_deletable(volume, candidate))

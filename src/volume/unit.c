@@ -25,7 +25,7 @@ static void unit_free(struct unit *unit)
 static int wait_turn(struct unit *unit)
 {
     struct vv_volume *volume = unit->volume;
-    while (volume->unit_turn != unit->ordinal) {
+    while (volume->unit_turn != unit->ordinal && !vv_planted(VV_PLANT_OUT_OF_TURN)) {
         if (volume->is_fenced || volume->is_abandoning)
             return -VV_ERR_STOPPED;
         vv_waitq_wait(&volume->turn, VV_NEVER);

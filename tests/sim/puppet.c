@@ -8,7 +8,7 @@
 #include "base/alloc.h"
 #include "engine.h"
 #include "log/log.h"
-#include "op.h"
+#include "rng.h"
 #include "rt/rt.h"
 
 #define POLL_NS VV_NS_PER_MS
@@ -210,6 +210,14 @@ int puppet_create(struct gate *gate, struct vv_sim_disk *disk, struct vv_keyring
 
 /* ---- things to do ---- */
 
+/* Never zeros, so that what should not be there shows. */
+static void fill(uint64_t tag, uint8_t *bytes, size_t len)
+{
+    struct rng rng = {tag};
+    for (size_t i = 0; i < len; i++)
+        bytes[i] = (uint8_t)(1 + rng_below(&rng, 255));
+}
+
 static int find(struct puppet *puppet, const char *name, struct vv_attr *out_attr)
 {
     return vv_fs_lookup(puppet->fs, &engine_call, VV_ROOT_INODE, name, strlen(name), out_attr);
@@ -226,7 +234,7 @@ int puppet_write(struct puppet *puppet, void *arg)
                           &create, &attr);
     uint8_t *bytes = vv_alloc(args->len);
     if (err == 0 && bytes) {
-        op_fill(args->tag, bytes, args->len);
+        fill(args->tag, bytes, args->len);
         ssize_t done = vv_fs_write(puppet->fs, &engine_call, attr.inode, NULL, bytes, args->len,
                                    args->offset, 0);
         err = done < 0 ? (int)done : 0;
@@ -242,7 +250,7 @@ int puppet_check(struct puppet *puppet, void *arg)
     TRY(find(puppet, args->name, &attr));
     uint8_t *is = vv_zalloc(args->len);
     uint8_t *should = vv_alloc(args->len);
-    op_fill(args->tag, should, args->len);
+    fill(args->tag, should, args->len);
     ssize_t got =
         vv_fs_read(puppet->fs, &engine_call, attr.inode, NULL, is, args->len, args->offset);
     int err = got < 0                                                          ? (int)got
@@ -250,6 +258,21 @@ int puppet_check(struct puppet *puppet, void *arg)
                                                                                : -EILSEQ;
     vv_free(is);
     vv_free(should);
+    return err;
+}
+
+int puppet_check_zeros(struct puppet *puppet, void *arg)
+{
+    const struct file_args *args = arg;
+    struct vv_attr attr;
+    TRY(find(puppet, args->name, &attr));
+    uint8_t *is = vv_alloc(args->len);
+    ssize_t got =
+        vv_fs_read(puppet->fs, &engine_call, attr.inode, NULL, is, args->len, args->offset);
+    int err = got < 0 ? (int)got : (size_t)got == args->len ? 0 : -EILSEQ;
+    for (size_t i = 0; i < args->len && err == 0; i++)
+        err = is[i] ? -EILSEQ : 0;
+    vv_free(is);
     return err;
 }
 

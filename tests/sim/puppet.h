@@ -145,6 +145,7 @@ struct file_args {
 };
 puppet_fn puppet_write;    /* makes the file if need be */
 puppet_fn puppet_check;    /* 0 = there, with these bytes at that offset; -EILSEQ = other bytes */
+puppet_fn puppet_check_zeros; /* 0 = `len` zeros at that offset */
 puppet_fn puppet_truncate; /* to `len` */
 puppet_fn puppet_unlink;
 puppet_fn puppet_sync;  /* everything; arg ignored */
