@@ -83,8 +83,8 @@ static json_t *status(struct vv_server *server)
     json_object_set_new(object, "pid", json_integer(getpid()));
     if (server->options->mount != NULL)
         json_object_set_new(object, "mount", json_string(server->options->mount));
-    bool is_journal = !server->options->is_durability_set ||
-                      server->options->durability == VV_DURABILITY_JOURNAL;
+    bool is_journal =
+        vv_place_durability(&server->place, server->options) == VV_DURABILITY_JOURNAL;
     json_object_set_new(object, "durability", json_string(is_journal ? "journal" : "bucket"));
     if (server->fuse != NULL) {
         struct vv_fuse_stats fuse;

@@ -7,18 +7,52 @@
 #include "seal/seal.h"
 #include "store/store.h"
 
-/* Where a volume lives on this machine. */
+/* Where a volume lives, and where on this machine things are that belong to it.
+ *
+ * A local volume keeps its journal and its server's admin socket inside its directory. What belongs to a
+ * volume in a bucket is in STATE/HASH, HASH being made of endpoint, bucket and prefix, and STATE --state,
+ * or /var/lib/varve for root, or $XDG_STATE_HOME/varve (~/.local/state/varve) for others. */
 struct vv_place {
+    bool is_s3;
     char dir[4096];     /* of a file:// URL */
-    char journal[4200]; /* its journal's directory */
+    char bucket[256];   /* of an s3:// URL */
+    char prefix[513];   /* "": the whole bucket */
+    char endpoint[512];
+    char region[64];
+    bool is_virtual_hosted;
+    char state[4096];   /* STATE/HASH */
+    char journal[4200]; /* its journal's directory; --journal */
     char admin[4200];   /* its server's admin socket */
 };
 
-/* -EINVAL after printing what is wrong with the URL. */
-MUST_CHECK int vv_place_parse(const char *url, struct vv_place *out_place);
-/* Open the store, with the retry wrapper (and latency if asked for). Prints on failure. */
+/* -EINVAL after printing what is wrong with the URL or the options. */
+MUST_CHECK int vv_place_parse(const char *url, const struct vv_options *options,
+                              struct vv_place *out_place);
+/* Make the directories for what belongs to the volume on this machine. Prints on failure. */
+MUST_CHECK int vv_place_make(const struct vv_place *place);
+/* What a command does with a store: one that writes makes sure first that the store keeps what PROTOCOL
+ * needs (a probe, remembered in the state directory for a month). */
+enum vv_access { VV_ACCESS_READ, VV_ACCESS_WRITE, VV_ACCESS_CREATE };
+/* Open the store, counted, with the retry wrapper (and latency if asked for). Prints on failure.
+ * *out_counted, if wanted, is the layer that counts; it belongs to the store. */
 MUST_CHECK int vv_place_open(const struct vv_place *place, const struct vv_options *options,
-                             bool is_creating, struct vv_store **out_store);
+                             enum vv_access access, struct vv_store **out_store,
+                             const struct vv_store **out_counted);
+/* The s3 part of it: the bare store. Prints on failure. */
+MUST_CHECK int vv_place_open_s3(const struct vv_place *place, const struct vv_options *options,
+                                struct vv_store **out_store);
+/* Bucket, prefix, endpoint and region of an s3:// URL. As vv_place_parse. */
+MUST_CHECK int vv_place_parse_s3(const char *url, const struct vv_options *options,
+                                 struct vv_place *out_place);
+/* What AWS's own tools take from the environment, and the options over it; borrowed texts. */
+struct vv_s3_sources;
+void vv_environment_s3(const struct vv_options *options, struct vv_s3_sources *out_sources);
+/* A variable, NULL when it is not set or empty. */
+const char *vv_environment(const char *name);
+/* How fsync is kept: the option, or the default of the place. */
+enum vv_durability vv_place_durability(const struct vv_place *place, const struct vv_options *options);
+/* At most size - 1 bytes of a file ("-": standard input), NUL-ended; their number, or -errno. */
+MUST_CHECK int vv_read_text(const char *path, char *out, size_t size);
 /* The secret that the options name, or asked for on the terminal. `bytes` is wiped by vv_secret_done. Prints on
  * failure. */
 struct vv_held_secret {

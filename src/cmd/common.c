@@ -13,7 +13,6 @@
 #include "log/log.h"
 #include "rt/rt.h"
 
-#define RETRY_TRIES 3
 #define ANSWER_MAX (1u << 20)
 
 int vv_exit_of(int err)
@@ -48,59 +47,9 @@ int vv_fail(const char *what, int err)
     return vv_exit_of(err);
 }
 
-int vv_place_parse(const char *url, struct vv_place *out_place)
-{
-    const char *path = url;
-    if (strncmp(url, "file://", 7) == 0) {
-        path = url + 7;
-    } else if (strstr(url, "://") != NULL) {
-        fprintf(stderr, "varve: %s: only file:// stores are supported\n", url);
-        return -EINVAL;
-    }
-    if (*path == 0 || strlen(path) >= sizeof out_place->dir - 1) {
-        fprintf(stderr, "varve: %s: not a usable path\n", url);
-        return -EINVAL;
-    }
-    size_t len = strlen(path);
-    while (len > 1 && path[len - 1] == '/')
-        len--;
-    memcpy(out_place->dir, path, len);
-    out_place->dir[len] = 0;
-    vv_format(out_place->journal, sizeof out_place->journal, "%s/journal", out_place->dir);
-    vv_format(out_place->admin, sizeof out_place->admin, "%s/admin.sock", out_place->dir);
-    return 0;
-}
-
-int vv_place_open(const struct vv_place *place, const struct vv_options *options, bool is_creating,
-                  struct vv_store **out_store)
-{
-    struct vv_store *store;
-    struct vv_store *outer;
-    int err = vv_store_dir_open(place->dir, is_creating, &store);
-    if (err < 0) {
-        vv_fail(place->dir, err == -ENOENT ? -VV_ERR_NOT_VOLUME : err);
-        return err == -ENOENT ? -VV_ERR_NOT_VOLUME : err;
-    }
-    if (options->store_latency_ms > 0) {
-        err = vv_store_latency_new(store, options->store_latency_ms * VV_NS_PER_MS, 0, &outer);
-        if (err < 0) {
-            vv_store_close(store);
-            return err;
-        }
-        store = outer;
-    }
-    err = vv_store_retry_new(store, RETRY_TRIES, 10 * VV_NS_PER_MS, VV_NS_PER_S, &outer);
-    if (err < 0) {
-        vv_store_close(store);
-        return err;
-    }
-    *out_store = outer;
-    return 0;
-}
-
 /* ---- secrets ---- */
 
-static int read_some(const char *path, char *out, size_t size)
+int vv_read_text(const char *path, char *out, size_t size)
 {
     int fd = strcmp(path, "-") == 0 ? STDIN_FILENO : open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
@@ -119,7 +68,7 @@ static int read_some(const char *path, char *out, size_t size)
 static int read_key_file(const char *path, struct vv_held_secret *out)
 {
     char text[256] = {0};
-    int len = read_some(path, text, sizeof text);
+    int len = vv_read_text(path, text, sizeof text);
     if (len < 0) {
         fprintf(stderr, "varve: key file %s: %s\n", path, vv_err_text(len));
         return len;
@@ -160,7 +109,7 @@ static int ask_terminal(const char *what, char *out, size_t size)
 static int read_passphrase(const char *path, const char *what, struct vv_held_secret *out)
 {
     char *text = (char *)out->bytes;
-    int err = path != NULL ? read_some(path, text, sizeof out->bytes)
+    int err = path != NULL ? vv_read_text(path, text, sizeof out->bytes)
                            : ask_terminal(what, text, sizeof out->bytes);
     if (err < 0) {
         if (path != NULL)

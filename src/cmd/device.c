@@ -115,7 +115,7 @@ int vv_cmd_device(const struct vv_options *options)
     char request[512];
     char *answer;
     if (parse_words(options, &words) < 0 || make_request(&words, request, sizeof request) < 0 ||
-        vv_place_parse(words.url, &place) < 0)
+        vv_place_parse(words.url, options, &place) < 0)
         return VV_EXIT_USAGE;
     int err = vv_admin_ask(&place, request, &answer);
     if (err < 0) {

@@ -125,13 +125,13 @@ int vv_cmd_fsck(const struct vv_options *options)
     struct vv_file *lock = NULL;
     struct vv_store *store;
     struct vv_keyring *ring;
-    if (vv_place_parse(options->url, &place) < 0)
+    if (vv_place_parse(options->url, options, &place) < 0)
         return VV_EXIT_USAGE;
     int err = is_served(&place) ? -VV_ERR_LOCKED : lock_journal(&place, &lock);
     if (err < 0)
         return vv_fail(options->url, err);
     int code;
-    err = vv_place_open(&place, options, false, &store);
+    err = vv_place_open(&place, options, VV_ACCESS_READ, &store, NULL);
     if (err < 0) {
         code = vv_exit_of(err);
     } else {

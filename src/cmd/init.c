@@ -71,9 +71,9 @@ int vv_cmd_init(const struct vv_options *options)
     struct vv_place place;
     struct vv_store *store;
     struct vv_held_secret secret;
-    if (vv_place_parse(options->url, &place) < 0)
+    if (vv_place_parse(options->url, options, &place) < 0)
         return VV_EXIT_USAGE;
-    int err = vv_place_open(&place, options, true, &store);
+    int err = vv_place_open(&place, options, VV_ACCESS_CREATE, &store, NULL);
     if (err < 0)
         return vv_exit_of(err);
     if (options->key_file != NULL)

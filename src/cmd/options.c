@@ -37,6 +37,22 @@ enum option {
     DATA,
     JSON,
     STORE_LATENCY,
+    STATE,
+    JOURNAL,
+    ENDPOINT,
+    REGION,
+    PROFILE,
+    ACCESS_KEY_FILE,
+    CA_FILE,
+    PATH_STYLE,
+    VIRTUAL_HOSTED,
+    STORAGE_CLASS,
+    HEADER,
+    CHECKSUM,
+    SIGN_PAYLOAD,
+    STORE_TIMEOUT,
+    UNSAFE_NO_FENCING,
+    PRICES,
     QUIET,
     VERBOSE,
     HELP
@@ -81,6 +97,27 @@ static const struct {
     {DATA, FSCK, "data", NULL, "read and authenticate all file data as well"},
     {JSON, STATUS | FSCK | DEVICE, "json", NULL, "print JSON"},
     {STORE_LATENCY, SERVE, "store-latency", "MS", "add this to each store request (for trying things out)"},
+    {STATE, ALL, "state", "DIR",
+     "s3://: where journals, admin sockets and the like are kept (/var/lib/varve, ~/.local/state/varve)"},
+    {JOURNAL, SERVE | FSCK | PASSWD, "journal", "DIR", "the journal's directory, if not the usual one"},
+    {ENDPOINT, ALL, "endpoint", "URL", "s3://: the server, e.g. https://s3.example.com:9000 (AWS)"},
+    {REGION, ALL, "region", "NAME", "s3://: the region (that of the environment or profile, us-east-1)"},
+    {PROFILE, ALL, "profile", "NAME", "s3://: the profile of ~/.aws/credentials and ~/.aws/config"},
+    {ACCESS_KEY_FILE, ALL, "access-key-file", "FILE",
+     "s3://: a file with ACCESS_KEY:SECRET, or ACCESS_KEY:SECRET:TOKEN; - = standard input"},
+    {CA_FILE, ALL, "ca-file", "FILE", "s3://: PEM: the certificate authorities to trust (the system's)"},
+    {PATH_STYLE, ALL, "path-style", NULL, "s3://: HOST/BUCKET (the default with --endpoint)"},
+    {VIRTUAL_HOSTED, ALL, "virtual-hosted", NULL, "s3://: BUCKET.HOST (the default for AWS)"},
+    {STORAGE_CLASS, INIT | SERVE | PASSWD, "storage-class", "NAME", "s3://: of new objects"},
+    {HEADER, ALL, "header", "NAME: VALUE", "s3://: sent with each request; may be given again"},
+    {CHECKSUM, ALL, "checksum", "NAME", "s3://: how uploads are checked: crc32c (default), md5 or none"},
+    {SIGN_PAYLOAD, ALL, "sign-payload", NULL, "s3://: for servers that want signed bodies"},
+    {STORE_TIMEOUT, ALL, "store-timeout", "SECONDS", "s3://: give a request up after so long without a byte (30)"},
+    {UNSAFE_NO_FENCING, INIT | SERVE | PASSWD, "unsafe-no-fencing", NULL,
+     "use a store that lacks what keeps two servers apart: only if there is never more than one"},
+    {PRICES, STATUS, "prices", "LIST",
+     "put=0.005,get=0.0004,gib=0.023,out=0.09 (defaults): US$ per 1,000 PUT or LIST, per 1,000\n"
+     "                             GET, per GiB and month stored, per GiB read"},
     {CONFIG, ALL, "config", "FILE", "INI file with any of these options, without the dashes"},
     {QUIET, ALL, "quiet", NULL, "print errors only"},
     {VERBOSE, ALL, "verbose", NULL, "print debugging lines too"},
@@ -123,7 +160,8 @@ static void help_general(void)
         printf("  %-8s %s\n", commands[i].name, commands[i].help);
     printf("  version  show the version\n"
            "  help     show this, or with a command's name that command's options\n\n"
-           "URL names the store: file://DIR (or a path) is a local directory.\n\n"
+           "URL names the store: file://DIR (or a path) is a local directory, s3://BUCKET/PREFIX a\n"
+           "bucket of any S3-compatible server (docs/s3.md).\n\n"
            "Exit status: 0 done; 1 failed; 2 wrong usage; 3 no volume there (init: there is one\n"
            "already); 4 the passphrase or key does not fit; 5 another server has the volume, or\n"
            "its journal is elsewhere; 6 damage found; 7 another server took the volume over.\n");
@@ -186,6 +224,45 @@ static int set_durability(struct vv_options *options, const char *value)
     return 0;
 }
 
+static int set_checksum(struct vv_options *options, const char *value)
+{
+    static const char *const names[] = {"crc32c", "md5", "none"}; /* as enum vv_s3_checksum */
+    for (unsigned i = 0; i < 3; i++) {
+        if (strcmp(value, names[i]) == 0) {
+            options->s3.checksum = i;
+            return 0;
+        }
+    }
+    return complain("checksum", value, "not crc32c, md5 or none");
+}
+
+static int set_s3_value(struct vv_options *options, enum option option, const char *value)
+{
+    struct vv_s3_words *s3 = &options->s3;
+    switch (option) {
+    case STATE: options->state = value; return 0;
+    case JOURNAL: options->journal = value; return 0;
+    case ENDPOINT: s3->endpoint = value; return 0;
+    case REGION: s3->region = value; return 0;
+    case PROFILE: s3->profile = value; return 0;
+    case ACCESS_KEY_FILE: s3->access_key_file = value; return 0;
+    case CA_FILE: s3->ca_file = value; return 0;
+    case STORAGE_CLASS: s3->storage_class = value; return 0;
+    case PRICES: s3->prices = value; return 0;
+    case CHECKSUM: return set_checksum(options, value);
+    case HEADER:
+        if (s3->header_count == sizeof s3->headers / sizeof s3->headers[0])
+            return complain("header", value, "too many headers");
+        s3->headers[s3->header_count++] = value;
+        return 0;
+    case STORE_TIMEOUT:
+        if (vv_parse_u64(value, &s3->timeout_s) < 0 || s3->timeout_s < 1 || s3->timeout_s > 3600)
+            return complain("store-timeout", value, "not a number of seconds from 1 to 3600");
+        return 0;
+    default: return -EINVAL;
+    }
+}
+
 static int set_value(struct vv_options *options, enum option option, const char *value)
 {
     switch (option) {
@@ -230,7 +307,7 @@ static int set_value(struct vv_options *options, enum option option, const char 
         if (vv_cipher_parse(value, &options->settings.cipher) < 0)
             return complain("cipher", value, "not aes-256-gcm, xchacha20-poly1305 or none");
         return 0;
-    default: return -EINVAL;
+    default: return set_s3_value(options, option, value);
     }
 }
 
@@ -244,6 +321,10 @@ static void set_flag(struct vv_options *options, enum option option)
     case ABANDON_JOURNAL: options->is_abandoning_journal = true; break;
     case DATA: options->is_checking_data = true; break;
     case JSON: options->is_json = true; break;
+    case PATH_STYLE: options->s3.is_path_style = true; break;
+    case VIRTUAL_HOSTED: options->s3.is_virtual_hosted = true; break;
+    case SIGN_PAYLOAD: options->s3.is_signing_payload = true; break;
+    case UNSAFE_NO_FENCING: options->is_unsafe_no_fencing = true; break;
     case QUIET: options->is_quiet = true; break;
     case VERBOSE: options->is_verbose = true; break;
     case HELP: options->is_help = true; break;

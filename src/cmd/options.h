@@ -16,6 +16,17 @@
 #define VV_CMD_ADDRESSES_MAX 8
 #define VV_CMD_WORDS_MAX 4
 
+/* What concerns s3:// stores only. */
+struct vv_s3_words {
+    const char *endpoint, *region, *profile, *access_key_file, *ca_file, *storage_class;
+    const char *headers[16];
+    unsigned header_count;
+    bool is_path_style, is_virtual_hosted, is_signing_payload;
+    unsigned checksum; /* enum vv_s3_checksum */
+    uint64_t timeout_s;
+    const char *prices;
+};
+
 /* Exit codes, as documented by `varve help`. */
 enum vv_exit {
     VV_EXIT_OK = 0,
@@ -49,6 +60,9 @@ struct vv_options {
     bool is_cipher_set, is_compression_set;
     bool is_json, is_no_cache, is_writeback, is_abandoning_journal, is_checking_data, is_read_only;
     bool is_allowing_other, is_quiet, is_verbose, is_help;
+    struct vv_s3_words s3;
+    const char *state, *journal;
+    bool is_unsafe_no_fencing;
     uint64_t store_latency_ms; /* for trying things out: added to each store request */
 };
 

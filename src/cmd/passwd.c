@@ -114,9 +114,9 @@ int vv_cmd_passwd(const struct vv_options *options)
 {
     struct vv_place place;
     struct vv_store *store;
-    if (vv_place_parse(options->url, &place) < 0)
+    if (vv_place_parse(options->url, options, &place) < 0)
         return VV_EXIT_USAGE;
-    int err = vv_place_open(&place, options, false, &store);
+    int err = vv_place_open(&place, options, VV_ACCESS_WRITE, &store, NULL);
     if (err < 0)
         return vv_exit_of(err);
     int code = passwd(options, &place, store);

@@ -39,7 +39,7 @@ static void volume_options(const struct vv_server *server, const struct vv_optio
     memset(out, 0, sizeof *out);
     out->store = server->store;
     out->ring = server->ring;
-    out->durability = options->is_durability_set ? options->durability : VV_DURABILITY_JOURNAL;
+    out->durability = vv_place_durability(&server->place, options);
     out->journal_path = out->durability == VV_DURABILITY_JOURNAL ? server->place.journal : NULL;
     out->is_abandoning_journal = options->is_abandoning_journal;
     out->is_syncing_replay = true;
@@ -235,11 +235,14 @@ int vv_cmd_serve(const struct vv_options *options)
         vv_free(server);
         return code;
     }
-    if (vv_place_parse(options->url, &server->place) < 0) {
+    if (vv_place_parse(options->url, options, &server->place) < 0) {
         vv_free(server);
         return code;
     }
-    int err = vv_place_open(&server->place, options, false, &server->store);
+    enum vv_access access = options->is_read_only ? VV_ACCESS_READ : VV_ACCESS_WRITE;
+    int err = options->is_read_only ? 0 : vv_place_make(&server->place);
+    if (err == 0)
+        err = vv_place_open(&server->place, options, access, &server->store, &server->counted);
     if (err == 0)
         err = vv_ring_open(server->store, options, &server->ring);
     code = vv_exit_of(err);

@@ -9,6 +9,7 @@ struct vv_server {
     const struct vv_options *options;
     struct vv_place place;
     struct vv_store *store;
+    const struct vv_store *counted; /* the layer of `store` that counts requests */
     struct vv_keyring *ring;
     struct vv_volume *volume;
     struct vv_fs *fs;

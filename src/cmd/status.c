@@ -76,7 +76,7 @@ static int status_offline(const struct vv_options *options, const struct vv_plac
     struct vv_store *store;
     struct vv_keyring *ring = NULL;
     struct vv_volume *volume;
-    int err = vv_place_open(place, options, false, &store);
+    int err = vv_place_open(place, options, VV_ACCESS_READ, &store, NULL);
     if (err < 0)
         return vv_exit_of(err);
     err = vv_ring_open(store, options, &ring);
@@ -110,7 +110,7 @@ int vv_cmd_status(const struct vv_options *options)
 {
     struct vv_place place;
     char *answer;
-    if (vv_place_parse(options->url, &place) < 0)
+    if (vv_place_parse(options->url, options, &place) < 0)
         return VV_EXIT_USAGE;
     if (vv_admin_ask(&place, "status\n", &answer) < 0)
         return status_offline(options, &place);
@@ -123,7 +123,7 @@ int vv_cmd_flush(const struct vv_options *options)
 {
     struct vv_place place;
     char *answer;
-    if (vv_place_parse(options->url, &place) < 0)
+    if (vv_place_parse(options->url, options, &place) < 0)
         return VV_EXIT_USAGE;
     int err = vv_admin_ask(&place, "flush\n", &answer);
     if (err < 0) {
