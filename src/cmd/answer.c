@@ -98,6 +98,7 @@ static json_t *status(struct vv_server *server)
         set(object, "ninep_connections", ninep.connections);
         set(object, "ninep_requests", ninep.requests);
     }
+    vv_server_nfs_to_json(server, object);
     if (server->nbd != NULL) {
         struct vv_nbd_stats nbd;
         vv_nbd_stats(server->nbd, &nbd);

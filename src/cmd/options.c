@@ -19,6 +19,9 @@ enum option {
     NEW_PASSPHRASE_FILE,
     MOUNT,
     NINEP,
+    NFS,
+    EXPORT,
+    NFS_REGISTER,
     NBD,
     NBD_TLS,
     NBD_TLS_CERT,
@@ -73,6 +76,10 @@ static const struct {
      "the passphrase that takes the old secret's place"},
     {MOUNT, SERVE, "mount", "DIR", "mount the volume there through FUSE"},
     {NINEP, SERVE, "9p", "ADDR", "serve 9P2000.L on HOST:PORT or unix:PATH; may be given again"},
+    {NFS, SERVE, "nfs", "ADDR", "serve NFSv3 and MOUNT on HOST:PORT (or a port, on loopback); may be given again"},
+    {EXPORT, SERVE, "export", "PATH[:OPT,..][@NET]",
+     "what NFS gives to whom, e.g. /data:ro@10.0.0.0/8; may be given again (default: /, to this machine, root squashed)"},
+    {NFS_REGISTER, SERVE, "nfs-register", NULL, "register NFS with the rpcbind of this machine"},
     {NBD, SERVE, "nbd", "ADDR",
      "serve block devices (varve device) by NBD on HOST:PORT or unix:PATH; may be given again"},
     {NBD_TLS_CERT, SERVE, "nbd-tls-cert", "FILE", "PEM: the server's certificate, with its chain"},
@@ -277,6 +284,16 @@ static int set_value(struct vv_options *options, enum option option, const char 
             return complain("9p", value, "too many addresses");
         options->ninep[options->ninep_count++] = value;
         return 0;
+    case NFS:
+        if (options->nfs_count == VV_CMD_ADDRESSES_MAX)
+            return complain("nfs", value, "too many addresses");
+        options->nfs[options->nfs_count++] = value;
+        return 0;
+    case EXPORT:
+        if (options->export_count == VV_CMD_EXPORTS_MAX)
+            return complain("export", value, "too many exports");
+        options->exports[options->export_count++] = value;
+        return 0;
     case NBD:
         if (options->nbd_count == VV_CMD_ADDRESSES_MAX)
             return complain("nbd", value, "too many addresses");
@@ -314,6 +331,7 @@ static int set_value(struct vv_options *options, enum option option, const char 
 static void set_flag(struct vv_options *options, enum option option)
 {
     switch (option) {
+    case NFS_REGISTER: options->is_nfs_registering = true; break;
     case NO_CACHE: options->is_no_cache = true; break;
     case WRITEBACK: options->is_writeback = true; break;
     case READ_ONLY: options->is_read_only = true; break;
@@ -446,12 +464,12 @@ int vv_options_parse(const char *command, int argc, char **argv, struct vv_optio
         options.config = config;
         TRY(parse_config(&options, mask));
         options.url = NULL;
-        if (options.ninep_count > 0 || options.nbd_count > 0) {
-            struct vv_options words = defaults;
-            TRY(parse_all(&words, mask, argc, argv));
-            options.ninep_count = words.ninep_count > 0 ? 0 : options.ninep_count;
-            options.nbd_count = words.nbd_count > 0 ? 0 : options.nbd_count;
-        }
+        struct vv_options words = defaults;
+        TRY(parse_all(&words, mask, argc, argv));
+        options.ninep_count = words.ninep_count > 0 ? 0 : options.ninep_count;
+        options.nfs_count = words.nfs_count > 0 ? 0 : options.nfs_count;
+        options.export_count = words.export_count > 0 ? 0 : options.export_count;
+        options.nbd_count = words.nbd_count > 0 ? 0 : options.nbd_count;
         TRY(parse_all(&options, mask, argc, argv));
     }
     if (options.url == NULL && !options.is_help) {

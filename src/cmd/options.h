@@ -14,6 +14,7 @@
 #include "volume/volume.h"
 
 #define VV_CMD_ADDRESSES_MAX 8
+#define VV_CMD_EXPORTS_MAX 64
 #define VV_CMD_WORDS_MAX 4
 
 /* What concerns s3:// stores only. */
@@ -49,6 +50,11 @@ struct vv_options {
     const char *mount;
     const char *ninep[VV_CMD_ADDRESSES_MAX];
     unsigned ninep_count;
+    const char *nfs[VV_CMD_ADDRESSES_MAX];
+    unsigned nfs_count;
+    const char *exports[VV_CMD_EXPORTS_MAX];
+    unsigned export_count;
+    bool is_nfs_registering;
     const char *nbd[VV_CMD_ADDRESSES_MAX];
     unsigned nbd_count;
     const char *nbd_tls_cert, *nbd_tls_key, *nbd_tls_ca, *nbd_psk_file;

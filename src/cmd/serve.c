@@ -12,6 +12,7 @@
 #include "fs/fs.h"
 #include "front/admin/admin.h"
 #include "front/fuse/fuse.h"
+#include "front/nfs/nfs.h"
 #include "front/ninep/ninep.h"
 #include "rt/rt.h"
 
@@ -94,7 +95,8 @@ static int open_volume(struct vv_server *server, const struct vv_options *option
 static void on_mount_gone(void *arg)
 {
     struct vv_server *server = arg;
-    if (server->options->ninep_count == 0 && server->options->nbd_count == 0)
+    const struct vv_options *options = server->options;
+    if (options->ninep_count + options->nfs_count + options->nbd_count == 0)
         on_signal(server);
 }
 
@@ -109,6 +111,7 @@ static int open_doors(struct vv_server *server, const struct vv_options *options
             return err;
         }
     }
+    TRY(vv_server_open_nfs(server));
     TRY(vv_server_open_nbd(server));
     if (options->mount != NULL) {
         struct vv_fuse_options fuse = {
@@ -153,6 +156,8 @@ static void say_ready(const struct vv_server *server, const struct vv_options *o
         else
             printf(", 9P on %s", options->ninep[i]);
     }
+    for (unsigned i = 0; i < options->nfs_count; i++)
+        printf(", NFS on port %u", vv_nfs_port(server->nfs[i]));
     for (unsigned i = 0; i < options->nbd_count; i++) {
         if (server->nbd_ports[i] != 0)
             printf(", NBD on port %u", server->nbd_ports[i]);
@@ -171,6 +176,7 @@ static void close_doors(struct vv_server *server)
     vv_fuse_unmount(server->fuse);
     for (unsigned i = 0; i < VV_CMD_ADDRESSES_MAX; i++)
         vv_ninep_close(server->ninep[i]);
+    vv_server_close_nfs(server);
     vv_server_close_nbd(server);
 }
 
@@ -230,8 +236,9 @@ int vv_cmd_serve(const struct vv_options *options)
     server->options = options;
     signal(SIGPIPE, SIG_IGN);
     int code = VV_EXIT_USAGE;
-    if (options->mount == NULL && options->ninep_count == 0 && options->nbd_count == 0) {
-        fprintf(stderr, "varve: serve needs a door: --mount DIR, --9p ADDR or --nbd ADDR\n");
+    if (options->mount == NULL &&
+        options->ninep_count + options->nfs_count + options->nbd_count == 0) {
+        fprintf(stderr, "varve: serve needs a door: --mount DIR, --9p, --nfs or --nbd ADDR\n");
         vv_free(server);
         return code;
     }

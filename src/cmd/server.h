@@ -5,6 +5,8 @@
 #include "cmd/cmd.h"
 #include "rt/rt.h"
 
+struct json_t;
+
 struct vv_server {
     const struct vv_options *options;
     struct vv_place place;
@@ -15,6 +17,7 @@ struct vv_server {
     struct vv_fs *fs;
     struct vv_fuse *fuse;
     struct vv_ninep *ninep[VV_CMD_ADDRESSES_MAX];
+    struct vv_nfs *nfs[VV_CMD_ADDRESSES_MAX];
     struct vv_nbd *nbd;
     struct vv_tls *nbd_tls;
     unsigned nbd_ports[VV_CMD_ADDRESSES_MAX];
@@ -25,7 +28,13 @@ struct vv_server {
 };
 
 /* Doors, as fs tells them apart (vv_fs_watch). 9P and NFS take one number for each address. */
-enum vv_door { VV_DOOR_FUSE = 1, VV_DOOR_NINEP = 2, VV_DOOR_NBD = 64, VV_DOOR_ADMIN = 65 };
+enum vv_door { VV_DOOR_FUSE = 1, VV_DOOR_NINEP = 2, VV_DOOR_NFS = 16, VV_DOOR_NBD = 64, VV_DOOR_ADMIN = 65 };
+
+/* Open the NFS door on each address, if there is to be one. Prints on failure. */
+MUST_CHECK int vv_server_open_nfs(struct vv_server *server);
+void vv_server_close_nfs(struct vv_server *server);
+/* Its figures, for status. */
+void vv_server_nfs_to_json(const struct vv_server *server, struct json_t *object);
 
 /* Open the NBD door if there is to be one. Prints on failure. */
 MUST_CHECK int vv_server_open_nbd(struct vv_server *server);

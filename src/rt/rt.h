@@ -171,6 +171,10 @@ void vv_socket_shutdown(struct vv_socket *socket);
 void vv_socket_close(struct vv_socket *socket);
 /* The port listened on (0 for unix sockets). */
 unsigned vv_socket_port(const struct vv_socket *socket);
+/* Where the peer of a TCP connection is: its address (IPv4 as ::ffff:a.b.c.d) and port. -ENOTSUP on
+ * unix sockets, -errno. */
+MUST_CHECK int vv_socket_remote(const struct vv_socket *socket, uint8_t out_address[16],
+                                unsigned *out_port);
 /* Peer credentials of a unix socket: -ENOTSUP on others. */
 MUST_CHECK int vv_socket_peer(const struct vv_socket *socket, uid_t *out_uid, gid_t *out_gid);
 

@@ -4,6 +4,7 @@
 #include <errno.h>
 #include <limits.h>
 #include <netinet/tcp.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -296,5 +297,25 @@ int vv_socket_peer(const struct vv_socket *socket, uid_t *out_uid, gid_t *out_gi
         return -errno;
     *out_uid = peer.uid;
     *out_gid = peer.gid;
+    return 0;
+}
+
+int vv_socket_remote(const struct vv_socket *socket, uint8_t out_address[16], unsigned *out_port)
+{
+    static const uint8_t mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    union vv_address peer;
+    socklen_t len = sizeof(peer);
+    if (socket->is_unix)
+        return -ENOTSUP;
+    if (getpeername(socket->fd, &peer.any, &len) != 0)
+        return -errno;
+    if (peer.any.sa_family == AF_INET6) {
+        memcpy(out_address, &peer.v6.sin6_addr, 16);
+        *out_port = ntohs(peer.v6.sin6_port);
+        return 0;
+    }
+    memcpy(out_address, mapped, sizeof(mapped));
+    memcpy(out_address + sizeof(mapped), &peer.v4.sin_addr, 4);
+    *out_port = ntohs(peer.v4.sin_port);
     return 0;
 }

@@ -1,0 +1,189 @@
+/* Listening, accepting, closing. */
+#include <string.h>
+
+#include "base/hash.h"
+#include "base/log.h"
+#include "front/nfs/nfs_impl.h"
+
+/* ---- accepting ---- */
+
+/* Close the connection that has been idle for longest: its client makes a new one when it needs it.
+ * False when all are busy. */
+static bool evict(struct vv_nfs *nfs)
+{
+    vv_list_each (node, &nfs->conns) {
+        struct vv_nfs_conn *conn = vv_list_entry(node, struct vv_nfs_conn, node);
+        if (conn->request_count > 0 || conn->is_broken)
+            continue;
+        conn->is_broken = true;
+        vv_socket_shutdown(conn->socket);
+        nfs->stats.connections_evicted++;
+        return true;
+    }
+    return false;
+}
+
+/* Is there room for one more? Suspends for a moment. */
+static bool make_room(struct vv_nfs *nfs)
+{
+    while (nfs->conn_count >= VV_NFS_CONNECTIONS_MAX && !nfs->is_closing) {
+        if (!evict(nfs))
+            return false;
+        vv_waitq_wait(&nfs->ended, vv_rt_now_ns() + VV_NS_PER_S);
+    }
+    return !nfs->is_closing;
+}
+
+static void accept_all(void *arg)
+{
+    struct vv_nfs *nfs = arg;
+    while (!nfs->is_closing) {
+        struct vv_socket *socket;
+        int err = vv_socket_accept(nfs->listener, &socket);
+        if (err == -VV_ERR_STOPPED)
+            break;
+        if (err == 0 && !make_room(nfs)) {
+            vv_socket_close(socket);
+            continue;
+        }
+        if (err == 0)
+            err = vv_nfs_conn_start(nfs, socket);
+        if (err < 0) {
+            vv_warn("nfs", "accepting a connection: %s", vv_err_text(err));
+            vv_rt_sleep_ns(100 * VV_NS_PER_MS);
+        }
+    }
+    nfs->is_accepting = false;
+    vv_waitq_wake_all(&nfs->ended);
+}
+
+/* ---- opening ---- */
+
+static void nfs_free(struct vv_nfs *nfs)
+{
+    if (nfs->listener)
+        vv_socket_close(nfs->listener);
+    vv_nfs_replies_done(nfs);
+    vv_nfs_buffers_done(nfs);
+    vv_free(nfs->exports);
+    vv_free(nfs->roots);
+    vv_free(nfs);
+}
+
+static int take_exports(struct vv_nfs *nfs, const struct vv_nfs_options *options)
+{
+    struct vv_nfs_export whole;
+    const struct vv_nfs_export *exports = options->exports;
+    const char *why;
+    nfs->export_count = options->export_count;
+    if (nfs->export_count == 0) {
+        TRY(vv_nfs_export_parse("/", &whole, &why));
+        exports = &whole;
+        nfs->export_count = 1;
+    }
+    if (nfs->export_count > VV_NFS_EXPORTS_MAX)
+        return -VV_ERR_LIMIT;
+    nfs->exports = vv_calloc(nfs->export_count, sizeof(*exports));
+    nfs->roots = vv_calloc(nfs->export_count, sizeof(*nfs->roots));
+    if (!nfs->exports || !nfs->roots)
+        return -ENOMEM;
+    memcpy(nfs->exports, exports, nfs->export_count * sizeof(*exports));
+    for (unsigned i = 0; i < nfs->export_count; i++) {
+        const char *path = nfs->exports[i].path;
+        struct vv_bytes bytes = {(const uint8_t *)path, strlen(path)};
+        int err = vv_nfs_path_resolve(nfs, bytes, &nfs->roots[i]);
+        if (err < 0) {
+            vv_error("nfs", "export of %s: %s", path, vv_err_text(err));
+            return err;
+        }
+    }
+    return 0;
+}
+
+/* The write verifier says which life of the server wrote; that of directories never changes, as
+ * their cookies don't. */
+static void make_verifiers(struct vv_nfs *nfs)
+{
+    struct vv_volume *volume = vv_fs_volume(nfs->fs);
+    const uint8_t *id = vv_volume_id(volume);
+    struct vv_volume_stats stats;
+    vv_volume_stats(volume, &stats);
+    nfs->fsid = vv_xxh3(id, 16, 0);
+    vv_store_be64(nfs->verifier, vv_xxh3(id, 16, stats.epoch));
+    vv_store_be64(nfs->cookie_verifier, nfs->fsid);
+}
+
+static int nfs_new(struct vv_fs *fs, const struct vv_nfs_options *options, struct vv_nfs **out_nfs)
+{
+    struct vv_nfs *nfs = vv_zalloc(sizeof(*nfs));
+    if (!nfs)
+        return -ENOMEM;
+    nfs->fs = fs;
+    nfs->door = options->door;
+    nfs->is_read_only = options->is_read_only;
+    vv_list_init(&nfs->conns);
+    vv_list_init(&nfs->reply_order);
+    vv_waitq_init(&nfs->ended);
+    vv_waitq_init(&nfs->room);
+    make_verifiers(nfs);
+    int err = vv_map_init(&nfs->replies);
+    if (err == 0)
+        err = take_exports(nfs, options);
+    if (err < 0) {
+        nfs_free(nfs);
+        return err;
+    }
+    *out_nfs = nfs;
+    return 0;
+}
+
+int vv_nfs_listen(struct vv_fs *fs, const struct vv_nfs_options *options, struct vv_nfs **out_nfs)
+{
+    struct vv_nfs *nfs;
+    TRY(nfs_new(fs, options, &nfs));
+    int err = vv_socket_listen(options->address, &nfs->listener);
+    if (err == 0)
+        err = vv_fiber_start(accept_all, nfs, "nfs accept");
+    if (err < 0) {
+        nfs_free(nfs);
+        return err;
+    }
+    nfs->is_accepting = true;
+    if (options->rpcbind)
+        err = vv_nfs_register(nfs, options->rpcbind);
+    if (err < 0) {
+        vv_error("nfs", "registering at %s: %s", options->rpcbind, vv_err_text(err));
+        vv_nfs_close(nfs);
+        return err;
+    }
+    *out_nfs = nfs;
+    return 0;
+}
+
+void vv_nfs_close(struct vv_nfs *nfs)
+{
+    if (!nfs)
+        return;
+    vv_nfs_unregister(nfs);
+    nfs->is_closing = true;
+    vv_socket_shutdown(nfs->listener);
+    vv_list_each (node, &nfs->conns) {
+        struct vv_nfs_conn *conn = vv_list_entry(node, struct vv_nfs_conn, node);
+        vv_socket_shutdown(conn->socket);
+        vv_waitq_wake_all(&conn->room);
+    }
+    vv_waitq_wake_all(&nfs->room);
+    while (nfs->is_accepting || !vv_list_is_empty(&nfs->conns))
+        vv_waitq_wait(&nfs->ended, VV_NEVER);
+    nfs_free(nfs);
+}
+
+unsigned vv_nfs_port(const struct vv_nfs *nfs)
+{
+    return vv_socket_port(nfs->listener);
+}
+
+void vv_nfs_stats(const struct vv_nfs *nfs, struct vv_nfs_stats *out_stats)
+{
+    *out_stats = nfs->stats;
+}

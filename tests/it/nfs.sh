@@ -1,0 +1,37 @@
+#!/bin/bash
+# NFS: every procedure by the tests' own client, libnfs's tools, exports and squashing, handles and
+# what was made durable across restarts and kill -9.
+. tests/it/lib.sh
+# tap NAME COMMAND...: the command's own TAP counts as one check; what failed of it is shown.
+tap() {
+    local name=$1 status=0
+    shift
+    "$@" >"$T/tap.out" 2>&1 || status=$?
+    if [ $status = 0 ]; then
+        ok "$name ($(grep -c '^ok' "$T/tap.out") checks)"
+    else
+        not_ok "$name"
+        grep -v '^ok' "$T/tap.out" | sed 's/^/#   /'
+    fi
+}
+port_of() { grep -o 'NFS on port [0-9]*' "$T/server.log" | grep -o '[0-9]*$'; }
+INSECURE=
+[ "$(id -u)" = 0 ] || INSECURE=,insecure
+
+make_volume
+serve --nfs 127.0.0.1:0 --export "/:no_root_squash$INSECURE" || { not_ok "the server starts"; finish; exit 1; }
+PORT=$(port_of)
+tap "the protocol" timeout 120 python3 tests/it/nfs_test.py "127.0.0.1:$PORT"
+
+# libnfs's own client library
+url() { echo "nfs://127.0.0.1/$1?version=3&nfsport=$PORT&mountport=$PORT"; }
+head -c 5000000 /dev/urandom >"$T/random"
+check "nfs-cp writes 5 MB" timeout 60 nfs-cp "$T/random" "$(url /random)"
+timeout 60 nfs-cat "$(url /random)" >"$T/back"
+check "nfs-cat reads them back" cmp "$T/random" "$T/back"
+is "nfs-ls lists it" "$(timeout 60 nfs-ls "$(url /)" | awk '{print $NF}' | xargs)" "random"
+
+"$V" status "$T/vol" --key-file "$T/key" --json >"$T/status"
+check "status counts requests" grep -q '"nfs_requests": [1-9]' "$T/status"
+check "the server ends well" stop
+finish
