@@ -106,3 +106,16 @@ trap 'exit 1' INT TERM
 finish() {
     echo "1..$count"
 }
+# tap_lines FILE: the results in it become this script's.
+tap_lines() {
+    local line seen=0
+    while IFS= read -r line; do
+        case $line in
+        "ok "*) ok "${line#* - }"; seen=$((seen + 1)) ;;
+        "not ok "*) not_ok "${line#* - }"; seen=$((seen + 1)) ;;
+        "1.."*) ;;
+        *) echo "# ${line#\# }" ;;
+        esac
+    done <"$1"
+    grep -qx "1..$seen" "$1" || not_ok "it ran to its end ($seen results)"
+}

@@ -14,7 +14,7 @@ guest_wait slow >"$T/slow"
 is "and its status" $? 3
 GUEST_TIMEOUT=1 guest 'sleep 30' >"$T/late"
 is "a command that takes too long" $? 124
-guest_tap "TAP from the guest" 'echo "ok 1 - one"; echo "ok 2 - two"; echo 1..2'
+guest_tap 'echo "ok 1 - a line of TAP"; echo "ok 2 - another"; echo 1..2'
 for module in 9p nfsv3 nbd dm-flakey dm-log-writes ext4 xfs btrfs; do
     check "module $module" guest modprobe $module
 done

@@ -10,7 +10,7 @@
 #   GUEST_TIMEOUT=600 guest... it may take that long (120 s); then the status is 124
 #   guest_start NAME COMMAND   run it beside others there
 #   guest_wait NAME            wait for it; output and status as above
-#   guest_tap NAME COMMAND     run it there, its TAP lines become this script's
+#   guest_tap COMMAND          run it there, its TAP lines become this script's
 #   uml_stop / uml_crash       shut the guest down / pull its plug
 #   outside COMMAND...         run a command in the network outside (to reach a package archive)
 #
@@ -135,20 +135,10 @@ guest_wait() {
 }
 
 guest_tap() {
-    local name=$1 status=0 line seen=0
-    shift
+    local status=0
     guest "$*" >"$T/guest.tap" || status=$?
-    while IFS= read -r line; do
-        case $line in
-        "ok "*) ok "$name: ${line#* - }"; seen=$((seen + 1)) ;;
-        "not ok "*) not_ok "$name: ${line#* - }"; seen=$((seen + 1)) ;;
-        "1.."*) ;;
-        *) echo "# $line" ;;
-        esac
-    done <"$T/guest.tap"
-    if [ $status != 0 ] || ! grep -qx "1..$seen" "$T/guest.tap"; then
-        not_ok "$name: ran to its end (status $status, $seen results)"
-    fi
+    tap_lines "$T/guest.tap"
+    [ $status = 0 ] || not_ok "it ran to its end (status $status)"
 }
 
 uml_stop() {

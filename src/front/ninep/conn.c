@@ -59,6 +59,12 @@ struct vv_ninep_job *vv_ninep_job_find(struct vv_ninep_conn *conn, uint16_t tag)
     return NULL;
 }
 
+void vv_ninep_job_cancel(struct vv_ninep_job *job)
+{
+    job->is_cancelled = true;
+    vv_fs_lock_poke(job->conn->ninep->fs);
+}
+
 int vv_ninep_job_data(struct vv_ninep_job *job, size_t size)
 {
     job->data = vv_ninep_buffer_new(job->conn->ninep, size);
@@ -187,9 +193,12 @@ static void serve(void *arg)
     answer(job);
 }
 
-/* All requests have been answered, and the answers sent. */
+/* All requests have been answered, and the answers sent. Nobody wants their locks any more. */
 static void wait_until_idle(struct vv_ninep_conn *conn)
 {
+    vv_list_each (node, &conn->requests)
+        vv_list_entry(node, struct vv_ninep_job, node)->is_cancelled = true;
+    vv_fs_lock_poke(conn->ninep->fs);
     while (conn->request_count > 0)
         vv_waitq_wait(&conn->room, VV_NEVER);
 }

@@ -10,8 +10,9 @@
  * and privileged peers of a unix socket are believed; other peers of a unix socket can only attach
  * as themselves.
  *
- * What 9P cannot express here: appends are placed by the client (O_APPEND of Tlopen is not used),
- * and a blocking lock is answered "blocked" and polled by the client.
+ * What 9P cannot express here: appends are placed by the client (O_APPEND of Tlopen is not used).
+ * A blocking lock is answered when it is granted, or its Tlock is flushed; only where too many wait
+ * is it answered "blocked", for the client to ask again.
  *
  * Limits: below; at each one, reading stops or the request fails as said. All calls: from a fiber,
  * on one reactor. */
@@ -29,6 +30,7 @@
 #define VV_NINEP_BYTES_MAX (16u << 20)  /* messages and replies of a connection, likewise */
 #define VV_NINEP_FIDS_MAX (256u << 10)  /* of a connection, then EMFILE */
 #define VV_NINEP_FID_LOCK_OWNERS_MAX 64 /* who lock through one fid, then ENOLCK */
+#define VV_NINEP_LOCK_WAITERS_MAX 64    /* of a connection at once, then "blocked" */
 #define VV_NINEP_SEND_MAX_S 300         /* a client that takes nothing for so long is cut off */
 
 struct vv_ninep_options {

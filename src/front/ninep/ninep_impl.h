@@ -101,6 +101,7 @@ struct vv_ninep_conn {
     struct vv_list requests; /* not answered yet */
     unsigned request_count;  /* not answered, or the answer not sent */
     size_t bytes;            /* of these */
+    unsigned lock_waiters;   /* of these, that wait for a lock */
     struct vv_waitq room;    /* the reader waits for fewer requests */
     uint64_t tags[VV_NINEP_TAG_WORDS];
 
@@ -121,6 +122,7 @@ struct vv_ninep_job {
     struct vv_writer head;
     size_t charge;
     struct vv_waitq answered; /* Tflush waits here */
+    bool is_cancelled;        /* a wait for a lock is to end */
     struct vv_ninep_request request;
 };
 
@@ -129,6 +131,8 @@ struct vv_ninep_job {
 MUST_CHECK int vv_ninep_conn_start(struct vv_ninep *ninep, struct vv_socket *socket);
 /* The job with this tag that has not been answered; NULL. */
 struct vv_ninep_job *vv_ninep_job_find(struct vv_ninep_conn *conn, uint16_t tag);
+/* End its wait, if it waits for a lock: -EINTR. */
+void vv_ninep_job_cancel(struct vv_ninep_job *job);
 /* A buffer for the reply's data. -ENOMEM. */
 MUST_CHECK int vv_ninep_job_data(struct vv_ninep_job *job, size_t size);
 /* The one place where an error becomes 9P's. */

@@ -4,6 +4,7 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 #include <sys/xattr.h>
+#include <unistd.h>
 
 #include "front/ninep/ninep_impl.h"
 
@@ -55,6 +56,21 @@ static uint32_t set_mask_of(const struct vv_ninep_setattr *in, uint32_t uid)
     return mask;
 }
 
+/* A caching client clears the setuid and setgid bits by itself, as a chmod, before it keeps an
+ * ordinary user's write in its cache. Who may write may do that, for his write would; and no more. */
+static int drop_set_ids(struct vv_ninep_fid *fid, const struct vv_fs_call *call, uint32_t mode)
+{
+    struct vv_fs *fs = fid->conn->ninep->fs;
+    struct vv_attr attr;
+    TRY(vv_fs_getattr(fs, fid->inode, &attr));
+    uint32_t dropped = (attr.mode & 07777) & ~mode;
+    if (!S_ISREG(attr.mode) || (mode & ~attr.mode) || (dropped & ~(uint32_t)(S_ISUID | S_ISGID)))
+        return -EPERM;
+    int err = vv_fs_access(fs, call, fid->inode, W_OK);
+    TRY(err == -EACCES ? -EPERM : err);
+    return vv_fs_setattr(fs, call, fid->inode, fid->handle, &attr, VV_SET_KILL_PRIV, &attr);
+}
+
 /* Tsetattr */
 int vv_ninep_setattr(struct vv_ninep_job *job, struct vv_ninep_reply *reply)
 {
@@ -74,6 +90,8 @@ int vv_ninep_setattr(struct vv_ninep_job *job, struct vv_ninep_reply *reply)
     struct vv_ninep_call call = vv_ninep_call_of(fid, VV_NINEP_NONUNAME);
     int err =
         vv_fs_setattr(job->conn->ninep->fs, &call.call, fid->inode, fid->handle, &set, mask, &attr);
+    if (err == -EPERM && mask == VV_SET_MODE)
+        err = drop_set_ids(fid, &call.call, set.mode);
     vv_ninep_call_end(&call);
     return err;
 }

@@ -183,14 +183,16 @@ int vv_ninep_remove(struct vv_ninep_job *job, struct vv_ninep_reply *reply)
     return err;
 }
 
-/* Tflush: answered when the request with oldtag has been. Nothing is cut short: no request waits
- * for anything but the store. */
+/* Tflush: answered when the request with oldtag has been. Only a wait for a lock is cut short: no
+ * other request waits for anything but the store. */
 int vv_ninep_flush(struct vv_ninep_job *job, struct vv_ninep_reply *reply)
 {
     if (job->request.oldtag == job->request.tag)
         return 0;
     struct vv_ninep_job *flushed = vv_ninep_job_find(job->conn, job->request.oldtag);
-    if (flushed)
+    if (flushed) {
+        vv_ninep_job_cancel(flushed);
         vv_waitq_wait(&flushed->answered, VV_NEVER);
+    }
     return 0;
 }

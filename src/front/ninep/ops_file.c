@@ -269,7 +269,20 @@ static int note_owner(struct vv_ninep_fid *fid, uint64_t owner)
     return 0;
 }
 
-/* Tlock. A lock that would have to wait is answered "blocked": the client asks again. */
+/* Take or drop the lock; with the flag of the request, when it can be had. -EAGAIN, -EINTR. */
+static int set_lock(struct vv_ninep_job *job, const struct vv_fs_call *call, uint64_t inode,
+                    const struct vv_lock *lock)
+{
+    struct vv_ninep_conn *conn = job->conn;
+    bool is_waiting = (job->request.lock.flags & VV_NINEP_LOCK_FLAG_BLOCK) &&
+                      conn->lock_waiters < VV_NINEP_LOCK_WAITERS_MAX;
+    conn->lock_waiters += is_waiting;
+    int err = vv_fs_setlk(conn->ninep->fs, call, inode, lock, is_waiting, &job->is_cancelled);
+    conn->lock_waiters -= is_waiting;
+    return err;
+}
+
+/* Tlock */
 int vv_ninep_lock(struct vv_ninep_job *job, struct vv_ninep_reply *reply)
 {
     struct vv_ninep_fid *fid CLEANUP(vv_ninep_fid_unref_ptr) = NULL;
@@ -281,7 +294,7 @@ int vv_ninep_lock(struct vv_ninep_job *job, struct vv_ninep_reply *reply)
     if (lock.type != F_UNLCK)
         TRY(note_owner(fid, lock.owner));
     struct vv_ninep_call call = vv_ninep_call_of(fid, VV_NINEP_NONUNAME);
-    int err = vv_fs_setlk(job->conn->ninep->fs, &call.call, fid->inode, &lock, false, NULL);
+    int err = set_lock(job, &call.call, fid->inode, &lock);
     /* The fid may have been clunked meanwhile, and would have taken the lock with it. */
     if (err == 0 && !fid->is_known)
         vv_fs_unlock_owner(job->conn->ninep->fs, &call.call, fid->inode, lock.client, lock.owner,

@@ -244,6 +244,105 @@ static void test_locks(void)
 }
 
 /* Many requests in one piece; a flush is answered behind what it flushes. */
+/* A lock that waits: its answer comes when it is granted, or it is flushed. */
+static struct vv_ninep_request waiting_lock(uint32_t fid, uint16_t tag)
+{
+    return (struct vv_ninep_request){.type = VV_NINEP_TLOCK,
+                                     .tag = tag,
+                                     .fid = fid,
+                                     .lock = {.type = VV_NINEP_LOCK_WRLCK,
+                                              .flags = VV_NINEP_LOCK_FLAG_BLOCK,
+                                              .proc_id = 1,
+                                              .client_id = TEXT("client")}};
+}
+
+static void test_waiting_locks(void)
+{
+    static struct client one, two;
+    struct vv_ninep_reply reply;
+    tap_is_int(start_session(&one, 1), 0, "a client");
+    tap_is_int(create(&one, 1, 2, "waited"), 0, "makes a file");
+    tap_is_int(start_session(&two, 1), 0, "another one");
+    tap_is_int(walk(&two, 1, 2, "waited"), 0, "finds it");
+    const struct vv_ninep_request open = {.type = VV_NINEP_TLOPEN, .fid = 2, .flags = O_RDWR};
+    tap_is_int(call(&two, open, &reply), 0, "opens it");
+    tap_is_int(lock(&one, 2, VV_NINEP_LOCK_WRLCK), VV_NINEP_LOCK_SUCCESS, "the first locks it");
+    tap_is_int(send_request(&two, waiting_lock(2, 1000)), 0, "the other waits for it");
+    tap_is_int(walk(&two, 1, 3, NULL), 0, "and does other things meanwhile");
+    tap_is_int(lock(&one, 2, VV_NINEP_LOCK_UNLCK), VV_NINEP_LOCK_SUCCESS, "the first unlocks it");
+    tap_is_int(receive(&two, &reply), 0, "the other is answered");
+    tap_ok(reply.tag == 1000 && reply.type == VV_NINEP_TLOCK + 1 &&
+               reply.status == VV_NINEP_LOCK_SUCCESS,
+           "and has it");
+    tap_is_int(send_request(&one, waiting_lock(2, 1001)), 0, "now the first waits");
+    tap_is_int(send_request(&one, (struct vv_ninep_request){.type = VV_NINEP_TFLUSH,
+                                                            .tag = 1002,
+                                                            .oldtag = 1001}),
+               0, "and gives up");
+    tap_is_int(receive(&one, &reply), 0, "an answer");
+    tap_ok(reply.tag == 1001 && reply.type == VV_NINEP_RLERROR && reply.error == EINTR,
+           "interrupted");
+    tap_is_int(receive(&one, &reply), 0, "another");
+    tap_ok(reply.tag == 1002 && reply.type == VV_NINEP_TFLUSH + 1, "the flush's, behind it");
+    tap_is_int(send_request(&one, waiting_lock(2, 1003)), 0, "it waits again");
+    close_client(&one);
+    tap_is_int(lock(&two, 2, VV_NINEP_LOCK_UNLCK), VV_NINEP_LOCK_SUCCESS, "it is gone: the lock");
+    int status = VV_NINEP_LOCK_BLOCKED;
+    for (int i = 0; i < 1000 && status == VV_NINEP_LOCK_BLOCKED; i++) {
+        vv_fiber_yield();
+        status = lock(&two, 2, VV_NINEP_LOCK_WRLCK);
+    }
+    tap_is_int(status, VV_NINEP_LOCK_SUCCESS, "does not go to it for long");
+    close_client(&two);
+}
+
+static int get_mode(struct client *client, uint32_t fid)
+{
+    struct vv_ninep_reply reply;
+    TRY(call(client,
+             (struct vv_ninep_request){.type = VV_NINEP_TGETATTR, .fid = fid, .mask = 0x3fff},
+             &reply));
+    return (int)(reply.getattr.mode & 07777);
+}
+
+static int set_mode(struct client *client, uint32_t fid, uint32_t mode)
+{
+    struct vv_ninep_reply reply;
+    return call(client,
+                (struct vv_ninep_request){.type = VV_NINEP_TSETATTR,
+                                          .fid = fid,
+                                          .setattr = {.valid = VV_NINEP_SET_MODE, .mode = mode}},
+                &reply);
+}
+
+/* What an ordinary user may do to the mode of another's file that he may write. */
+static void test_set_ids(void)
+{
+    static struct client root, user;
+    struct vv_ninep_reply reply;
+    tap_is_int(start_session(&root, 1), 0, "root");
+    tap_is_int(create(&root, 1, 2, "program"), 0, "makes a file");
+    tap_is_int(set_mode(&root, 2, 06777), 0, "for all to write, with setuid and setgid");
+    tap_is_int(start_session(&user, 1), 0, "a client");
+    tap_is_int(call(&user,
+                    (struct vv_ninep_request){.type = VV_NINEP_TATTACH,
+                                              .fid = 5,
+                                              .newfid = VV_NINEP_NOFID,
+                                              .n_uname = 54321},
+                    &reply),
+               0, "of an ordinary user");
+    tap_is_int(walk(&user, 5, 6, "program"), 0, "finds it");
+    tap_is_int(set_mode(&user, 6, 06755), -EPERM, "who may not chmod it");
+    tap_is_int(set_mode(&user, 6, 02777), 0, "but may drop setuid, as his write would");
+    tap_is_int(get_mode(&root, 2), 0777, "which takes both, as his write does");
+    tap_is_int(set_mode(&user, 6, 06777), -EPERM, "he may not set them");
+    tap_is_int(set_mode(&root, 2, 06755), 0, "for all to read");
+    tap_is_int(set_mode(&user, 6, 0755), -EPERM, "then he may drop nothing");
+    tap_is_int(get_mode(&root, 2), 06755, "and nothing is dropped");
+    close_client(&user);
+    close_client(&root);
+}
+
 static void test_pipeline(void)
 {
     static struct client client;
@@ -395,6 +494,8 @@ static void run(void *arg)
         return;
     test_session();
     test_locks();
+    test_waiting_locks();
+    test_set_ids();
     test_pipeline();
     test_hostile();
     test_no_memory();
