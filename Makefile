@@ -3,7 +3,8 @@ B ?= build
 
 all:
 	@tools/configure $(B) && ninja -C $(B)
-run: all
+run:
+	@tools/install-deps && tools/configure $(B) && ninja -C $(B) varve
 	tools/run
 check:
 	tools/check $(B)
