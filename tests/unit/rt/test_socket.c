@@ -157,6 +157,11 @@ static void test_times(void)
     uid_t uid;
     gid_t gid;
     tap_is_int(vv_socket_peer(client, &uid, &gid), -ENOTSUP, "TCP tells no user");
+    uint8_t remote[16] = {0};
+    unsigned port = 0;
+    tap_is_int(vv_socket_remote(client, remote, &port), 0, "but an address");
+    tap_is_bytes(remote, "\0\0\0\0\0\0\0\0\0\0\377\377\177\0\0\1", 16, "of loopback");
+    tap_is_int(port, vv_socket_port(server.socket), "and a port");
     vv_socket_shutdown(client);
     got = vv_socket_recv(client, &byte, 1, soon());
     tap_is_int(got, -VV_ERR_STOPPED, "after shutdown nothing is received");
@@ -202,6 +207,9 @@ static void test_unix(struct both *both)
     tap_is_int(vv_socket_peer(client, &uid, &gid), 0, "credentials");
     tap_ok(uid == getuid() && gid == getgid(), "are ours");
     tap_is_int(vv_socket_port(client), 0, "no port");
+    uint8_t remote[16];
+    unsigned port;
+    tap_is_int(vv_socket_remote(client, remote, &port), -ENOTSUP, "nor an address");
     vv_socket_close(client);
     stop_server(&server);
 }
