@@ -86,6 +86,7 @@ static json_t *status(struct vv_server *server)
     bool is_journal =
         vv_place_durability(&server->place, server->options) == VV_DURABILITY_JOURNAL;
     json_object_set_new(object, "durability", json_string(is_journal ? "journal" : "bucket"));
+    vv_server_cache_to_json(server, object);
     if (server->fuse != NULL) {
         struct vv_fuse_stats fuse;
         vv_fuse_stats(server->fuse, &fuse);

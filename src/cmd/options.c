@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/text.h"
+#include "cache/disk.h"
 
 /* Commands that an option belongs to. */
 enum { INIT = 1, SERVE = 2, STATUS = 4, FSCK = 8, PASSWD = 16, FLUSH = 32, DEVICE = 64, ALL = 127 };
@@ -40,6 +41,8 @@ enum option {
     DATA,
     JSON,
     STORE_LATENCY,
+    CACHE,
+    CACHE_SIZE,
     STATE,
     JOURNAL,
     ENDPOINT,
@@ -104,6 +107,9 @@ static const struct {
     {DATA, FSCK, "data", NULL, "read and authenticate all file data as well"},
     {JSON, STATUS | FSCK | DEVICE, "json", NULL, "print JSON"},
     {STORE_LATENCY, SERVE, "store-latency", "MS", "add this to each store request (for trying things out)"},
+    {CACHE, SERVE, "cache", "DIR",
+     "keep sealed parts of the store's objects there; one server at a time, several volumes"},
+    {CACHE_SIZE, SERVE, "cache-size", "SIZE", "how much, e.g. 100G (10G); at least 8M"},
     {STATE, ALL, "state", "DIR",
      "s3://: where journals, admin sockets and the like are kept (/var/lib/varve, ~/.local/state/varve)"},
     {JOURNAL, SERVE | FSCK | PASSWD, "journal", "DIR", "the journal's directory, if not the usual one"},
@@ -317,6 +323,12 @@ static int set_value(struct vv_options *options, enum option option, const char 
         if (vv_parse_u64(value, &options->store_latency_ms) < 0)
             return complain("store-latency", value, "not a number of milliseconds");
         return 0;
+    case CACHE: options->cache = value; return 0;
+    case CACHE_SIZE:
+        if (vv_parse_size(value, &options->cache_bytes) < 0 ||
+            options->cache_bytes < VV_DISK_SIZE_MIN)
+            return complain("cache-size", value, "not a size of at least 8M");
+        return 0;
     case DURABILITY: return set_durability(options, value);
     case COMPRESSION: return set_compression(options, value);
     case CIPHER:
@@ -452,6 +464,7 @@ int vv_options_parse(const char *command, int argc, char **argv, struct vv_optio
 {
     struct vv_options defaults = {
         .memory_bytes = 256u << 20,
+        .cache_bytes = 10ull << 30,
         .settings = {VV_CIPHER_AES_256_GCM, VV_COMPRESSION_LZ4, 0},
     };
     unsigned mask = mask_of(command);

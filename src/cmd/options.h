@@ -60,6 +60,8 @@ struct vv_options {
     const char *nbd_tls_cert, *nbd_tls_key, *nbd_tls_ca, *nbd_psk_file;
     bool is_nbd_tls_required, is_nbd_tls_set;
     uint64_t memory_bytes;
+    const char *cache; /* directory of the disk cache, or NULL */
+    uint64_t cache_bytes;
     enum vv_durability durability;
     bool is_durability_set;
     struct vv_seal_settings settings;

@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/log.h"
+#include "cache/disk.h"
 #include "cmd/cmd.h"
 #include "cmd/server.h"
 #include "fs/fs.h"
@@ -252,6 +253,8 @@ int vv_cmd_serve(const struct vv_options *options)
         err = vv_place_open(&server->place, options, access, &server->store, &server->counted);
     if (err == 0)
         err = vv_ring_open(server->store, options, &server->ring);
+    if (err == 0)
+        err = vv_server_open_cache(server);
     code = vv_exit_of(err);
     if (err == 0 && (err = handle_signals(server, true)) < 0)
         code = vv_fail("signals", err);
@@ -262,6 +265,7 @@ int vv_cmd_serve(const struct vv_options *options)
     }
     vv_keyring_free(server->ring);
     vv_store_close(server->store);
+    vv_disk_close(server->disk);
     vv_free(server);
     return code;
 }

@@ -12,6 +12,7 @@ struct vv_server {
     struct vv_place place;
     struct vv_store *store;
     const struct vv_store *counted; /* the layer of `store` that counts requests */
+    struct vv_disk *disk; /* the disk cache, or NULL */
     struct vv_keyring *ring;
     struct vv_volume *volume;
     struct vv_fs *fs;
@@ -42,6 +43,11 @@ void vv_server_close_nbd(struct vv_server *server);
 /* "device list", "device create SIZE NAME", "device resize SIZE NAME", "device remove NAME": what
  * follows the first word. A new reference, or NULL. May suspend. */
 struct json_t *vv_server_device(struct vv_server *server, const char *request);
+
+/* Put the disk cache in front of server->store if there is to be one. Prints on failure. Suspends. */
+MUST_CHECK int vv_server_open_cache(struct vv_server *server);
+/* Add its figures to a status. */
+void vv_server_cache_to_json(const struct vv_server *server, struct json_t *object);
 
 /* Admin requests: "status", "flush", "device ...", "keys HEX" (a new keys object). `arg` is the server. May suspend. */
 void vv_server_answer(void *arg, const char *line, struct vv_writer *answer);

@@ -50,6 +50,11 @@ static void print_status(const struct vv_options *options, const json_t *object)
     print_size(object, "dirty_bytes", "  unsealed data");
     print_size(object, "memtable_bytes", "  metadata");
     print_size(object, "cache_bytes", "  cache");
+    print_text(object, "disk_cache", "disk cache");
+    print_size(object, "disk_cache_held_bytes", "  held");
+    print_size(object, "disk_cache_size_bytes", "  of at most");
+    print_text(object, "disk_cache_hits", "  reads without the store");
+    print_text(object, "disk_cache_misses", "  reads with it");
     print_size(object, "store_free_bytes", "free in the store");
     print_text(object, "store_error", "store error");
 }

@@ -5,7 +5,7 @@ set -u
 B=${VARVE_BUILD:-build}
 SEEDS=${SIM_SEEDS:-1000}
 JOBS=${SIM_JOBS:-2}
-modes="journal dir plain mem slow faults outage full brim race errors"
+modes="journal dir plain mem slow cache storm faults outage full brim race errors"
 count=0
 # run NAME PROGRAM OPTIONS...
 run() {

@@ -14,6 +14,7 @@
 
 #define STORE_PATH "/store"
 #define JOURNAL_PATH "/store/journal"
+#define CACHE_PATH "/cache"
 #define WALK_TRIES 60
 #define POLL_NS (5 * VV_NS_PER_MS)
 #define SYNC_TIMEOUT_NS (5 * VV_NS_PER_S)
@@ -38,6 +39,19 @@ static int open_mem(struct server *server)
         TRY(vv_store_retry_new(server->store, RETRIES, 10 * VV_NS_PER_MS, VV_NS_PER_S,
                                &server->store));
     return 0;
+}
+
+/* A cache that cannot be opened, or whose disk fails, is none. */
+static int open_cache(struct server *server)
+{
+    const struct world *world = server->world;
+    int err = vv_disk_open(CACHE_PATH, VV_DISK_SIZE_MIN, &server->cache);
+    if (err < 0) {
+        world_note(world, "server %u has no cache: %s", server->number, vv_err_text(err));
+        return 0;
+    }
+    return vv_store_cached_new(server->store, server->cache, vv_keyring_volume_id(world->ring),
+                               &server->store);
 }
 
 static int create_volume(struct server *server)
@@ -114,6 +128,9 @@ static int open_all(struct server *server)
     else
         TRY(vv_store_dir_open(STORE_PATH, true, &server->store));
     TRY(witness_open(world->witness, server->store, &server->store));
+    TRY(recorder_open(world->recorder, server->store, &server->store));
+    if (world->mode->has_cache)
+        TRY(open_cache(server));
     TRY(create_volume(server));
     TRY(open_volume(server));
     world->facts.opens++;
@@ -144,6 +161,7 @@ static int close_all(struct server *server)
     int err = server->volume ? vv_volume_close(server->volume) : 0;
     server->fault = NULL;
     vv_store_close(server->store);
+    vv_disk_close(server->cache);
     return err;
 }
 

@@ -90,7 +90,9 @@ static void set_freeing(struct world *world, bool is_freeing)
 static void begin_bad_weather(struct world *world)
 {
     bool is_outage = world->mode->outages > 0;
-    uint64_t ms = rng_log_between(&world->rng, 100, is_outage ? 40000 : 20000);
+    uint64_t max_ms = world->mode->outage_max_ms ? world->mode->outage_max_ms : 40000;
+    max_ms = is_outage ? max_ms : 20000;
+    uint64_t ms = rng_log_between(&world->rng, 100, max_ms);
     world->weather_until = vv_rt_now_ns() + ms * VV_NS_PER_MS;
     world->is_bad_weather = true;
     world_note(world, "%s for %" PRIu64 " ms", is_outage ? "outage" : "shortage", ms);
@@ -236,8 +238,12 @@ static void supervise(struct world *world, struct server *server)
     bury(world, server);
     if (!world->mode->is_racing && server->stage != SERVER_ENDED)
         cut_power(world);
-    if (server->open_error < 0)
-        vv_rt_sleep_ns(rng_below(&world->rng, OPEN_AGAIN_NS));
+    if (server->open_error >= 0)
+        return;
+    if (world->is_bad_weather && world->weather_until > vv_rt_now_ns() + OPEN_AGAIN_NS)
+        vv_rt_sleep_ns(world->weather_until - vv_rt_now_ns());
+    vv_rt_sleep_ns(rng_below(&world->rng, OPEN_AGAIN_NS));
+    weather(world);
 }
 
 /* Several at once: whoever wins, all end after a few operations. */
@@ -295,7 +301,8 @@ static int make_world(struct world *world)
     vv_rt_random(key, sizeof(key));
     TRY(vv_keyring_new(id, &world->ring));
     TRY(vv_slots_create(world->ring, &secret, &vv_slot_cost_test, &world->keys, &world->keys_len));
-    if (!world->mode->is_mem || world->mode->has_journal)
+    world->recorder = recorder_new(world->ring);
+    if (!world->mode->is_mem || world->mode->has_journal || world->mode->has_cache)
         world->disk = vv_sim_disk_new(0);
     if (world->disk)
         vv_sim_disk_set_errors(world->disk, world->mode->disk_errors_per_10000);
@@ -336,6 +343,9 @@ static void world_main(void *arg)
         read_again(world);
     if (!world->is_failed && witness_fault(world->witness))
         world_fail(world, "%s", witness_fault(world->witness));
+    if (!world->is_failed && recorder_fault(world->recorder))
+        world_fail(world, "%s", recorder_fault(world->recorder));
+    world->facts.references = recorder_references(world->recorder);
     world->facts.fingerprint = vv_sim_fingerprint();
     vv_keyring_free(world->ring);
     vv_free(world->keys);
@@ -426,6 +436,7 @@ void world_done(struct world *world)
     era_unref(world->era);
     vv_store_backend_free(world->backend);
     witness_free(world->witness);
+    recorder_free(world->recorder);
     for (unsigned i = 0; i < OWNERS_MAX; i++)
         free(world->buffers[i]);
     free(world->sights);

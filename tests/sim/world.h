@@ -14,7 +14,9 @@
 
 #include "engine.h"
 #include "generate.h"
+#include "cache/disk.h"
 #include "history.h"
+#include "record.h"
 #include "rt/sim.h"
 #include "seal/seal.h"
 #include "store/store.h"
@@ -31,13 +33,15 @@ struct mode {
     const char *text;
     bool is_mem;             /* the store: memory (a bucket), else a directory of the disk */
     bool has_journal;        /* and durability is the journal's */
+    bool has_cache;          /* a disk cache on the disk, in front of a mem store */
     bool is_racing;          /* the next server opens while the one before serves */
     bool is_lawless;         /* a server may fail for good without a crash (disk errors) */
     unsigned power_permille; /* of the crashes that are power cuts too */
     struct vv_store_fault_plan plan;  /* of a mem store */
     bool is_retrying;                 /* requests that fail are repeated below the engine */
     uint64_t latency_ns, bytes_per_s; /* of a mem store */
-    unsigned outages;                 /* periods in which every request fails */
+    unsigned outages;                 /* periods in which every request fails, */
+    unsigned outage_max_ms;           /* so long at most; 0 = 40 s */
     unsigned shortages;               /* periods in which there is no space */
     unsigned disk_errors_per_10000;
     bool is_reordering_dirs;
@@ -71,6 +75,7 @@ struct server {
     struct era *era;     /* what its clients do; NULL before it serves */
     bool is_common_busy;
     struct vv_store *store, *fault;
+    struct vv_disk *cache;
     struct vv_volume *volume;
     struct vv_fs *fs;
     struct client clients[CLIENTS_MAX];
@@ -96,6 +101,7 @@ struct world_facts {
     uint64_t plan_rounds_max;
     uint64_t records_lost; /* operations that crashes undid */
     uint64_t commits, segments_deleted;
+    uint64_t references; /* from log objects to data segments, looked at */
 };
 
 struct world {
@@ -108,6 +114,7 @@ struct world {
     struct vv_sim_disk *disk;
     struct vv_store_backend *backend;
     struct witness *witness;
+    struct recorder *recorder;
     struct vv_keyring *ring;
     uint8_t *keys;
     size_t keys_len;
