@@ -19,6 +19,7 @@
 #include "rt/sim.h"
 #include "store/store.h"
 #include "tap.h"
+#include "volume/extent.h"
 
 #define REQUEST_NS (30 * VV_NS_PER_MS)
 #define LINE_BYTES_PER_S (100ull * 1000 * 1000)
@@ -540,6 +541,75 @@ static void open_million(void)
     drop_bucket(&bucket);
 }
 
+/* ---- the recorder itself ---- */
+
+/* Put a log object whose batch refers to data segment 1 of its epoch. */
+static void put_log(struct bucket *bucket, struct vv_store *store)
+{
+    struct vv_segment_id log = {.epoch = 9, .counter = 4, .kind = VV_SEGMENT_LOG};
+    struct vv_seal_settings settings = {VV_CIPHER_AES_256_GCM, VV_COMPRESSION_LZ4, 0};
+    struct vv_extent_record record = {.commit = 3, .count = 1};
+    struct vv_segment_builder *builder;
+    uint8_t key[VV_VOLUME_KEY_MAX];
+    uint8_t value[VV_EXTENT_RECORD_MAX];
+    char name[VV_STORE_NAME_MAX + 1];
+    record.pieces[0].to = 100;
+    record.pieces[0].loc = (struct vv_frame_loc){{9, 1, VV_SEGMENT_DATA, 0}, 0, 96, 121};
+    size_t key_len = vv_key_extent(key, 5000, 7);
+    size_t value_len = vv_extent_encode(&record, value);
+    struct vv_writer batch = vv_writer_new();
+    struct vv_batch_header header = {.first_commit = 3, .count = 1};
+    vv_batch_header_encode(&batch, &header);
+    vv_writer_u8(&batch, VV_LSM_PUT);
+    vv_writer_string(&batch, key, key_len);
+    vv_writer_string(&batch, value, value_len);
+    must(vv_writer_check(&batch), "batch");
+    const struct iovec *iov;
+    int count;
+    size_t bytes;
+    must(vv_segment_builder_new(bucket->ring, &log, &settings, &builder), "builder");
+    must(vv_segment_finish(builder, batch.ptr, batch.len, &iov, &count, &bytes), "finish");
+    vv_segment_name(&log, name, sizeof name);
+    must(vv_store_put(store, name, iov, count), "put");
+    vv_segment_builder_free(builder);
+    vv_writer_done(&batch);
+}
+
+static void put_data(struct vv_store *store, uint64_t counter)
+{
+    struct vv_segment_id id = {9, counter, VV_SEGMENT_DATA, 0};
+    char name[VV_STORE_NAME_MAX + 1];
+    struct iovec iov = {name, sizeof name};
+    vv_segment_name(&id, name, sizeof name);
+    must(vv_store_put(store, name, &iov, 1), "put");
+}
+
+static void record(void)
+{
+    for (unsigned i = 0; i < 3; i++) {
+        struct bucket bucket;
+        make_bucket(&bucket, 64 * MIB);
+        struct recorder *recorder = recorder_new(bucket.ring);
+        struct vv_store *store;
+        must(vv_store_mem_open(bucket.backend, &store), "mem store");
+        must(recorder_open(recorder, store, &store), "recorder");
+        if (i == 1)
+            put_data(store, 2);
+        if (i == 2)
+            put_data(store, 1);
+        put_log(&bucket, store);
+        if (i == 2)
+            tap_ok(!recorder_fault(recorder) && recorder_references(recorder) == 1,
+                   "the recorder is content when the segment was durable before");
+        else
+            tap_ok(recorder_fault(recorder), "it says: %s",
+                   recorder_fault(recorder) ? recorder_fault(recorder) : "nothing");
+        vv_store_close(store);
+        recorder_free(recorder);
+        drop_bucket(&bucket);
+    }
+}
+
 /* ---- */
 
 static const struct part {
@@ -548,7 +618,7 @@ static const struct part {
 } parts[] = {
     {"cold-read", cold_read},       {"shared-read", shared_read}, {"syncs", syncs},
     {"stream-syncs", stream_syncs}, {"idle", idle},               {"find", find},
-    {"open-million", open_million},
+    {"open-million", open_million}, {"record", record},
 };
 #define PART_COUNT (sizeof parts / sizeof parts[0])
 
