@@ -22,8 +22,8 @@
 #define VV_NBD_RECV_BYTES (64u << 10)  /* read ahead of a connection */
 #define VV_NBD_SLICE_BYTES (256u << 10) /* received or sent between two looks at the clock */
 #define VV_NBD_REQUEST_COST (16u << 10) /* charged for a request beside its data: its fiber */
-#define VV_NBD_LARGE_BYTES (64u << 10) /* buffers above this are kept for reuse */
-#define VV_NBD_LARGE_WARM_MAX 8        /* so many */
+#define VV_NBD_CLASSES 3         /* sizes of buffers that are kept for reuse */
+#define VV_NBD_WARM_JOBS_MAX 256 /* requests whose memory is kept for the next ones */
 #define VV_NBD_SEND_BATCH 64           /* replies sent in one go */
 #define VV_NBD_SEND_IOV 256            /* pieces of these */
 #define VV_NBD_CHUNKS_MAX 64           /* of one reply to a READ */
@@ -31,6 +31,8 @@
 #define VV_NBD_CONTEXT_ID 1u           /* of base:allocation */
 #define VV_NBD_PREFERRED_BYTES 4096u
 #define VV_NBD_HEAD_BYTES 64u /* of a reply: what fits without another allocation */
+
+struct vv_nbd_job;
 
 struct vv_nbd {
     struct vv_fs *fs;
@@ -43,8 +45,12 @@ struct vv_nbd {
     struct vv_map exports; /* struct vv_nbd_export by inode */
     struct vv_waitq ended; /* a connection, or an accepting fiber, has ended */
     bool is_closing;
-    struct vv_nbd_buffer *free_large;
-    unsigned free_large_count;
+    struct {
+        struct vv_nbd_buffer *first;
+        unsigned count;
+    } warm[VV_NBD_CLASSES]; /* buffers for reuse */
+    struct vv_nbd_job *warm_jobs;
+    unsigned warm_job_count;
     struct vv_nbd_stats stats;
 };
 
@@ -57,14 +63,18 @@ struct vv_nbd_listener {
 
 /* ---- buffers (buffer.c) ---- */
 
-/* Data of a request or reply; those of the usual large size are reused, for fresh memory is slow. */
+/* Data of a request or reply. */
 struct vv_nbd_buffer {
     struct vv_nbd_buffer *next;
-    size_t size;
-    uint8_t bytes[] __attribute__((aligned(64)));
+    unsigned class;
+    uint8_t bytes[] __attribute__((aligned(16)));
 };
 struct vv_nbd_buffer *vv_nbd_buffer_new(struct vv_nbd *nbd, size_t size);
 void vv_nbd_buffer_free(struct vv_nbd *nbd, struct vv_nbd_buffer *buffer);
+/* A job of zeros. */
+struct vv_nbd_job *vv_nbd_job_take(struct vv_nbd *nbd);
+void vv_nbd_job_give(struct vv_nbd *nbd, struct vv_nbd_job *job);
+/* Free what is kept. */
 void vv_nbd_buffers_done(struct vv_nbd *nbd);
 
 /* ---- exports (export.c) ---- */
@@ -156,6 +166,7 @@ MUST_CHECK int vv_nbd_send_answers(struct vv_nbd_conn *conn);
 
 struct vv_nbd_job {
     struct vv_list node; /* in conn->outgoing */
+    struct vv_nbd_job *next_warm; /* of those that wait for reuse */
     struct vv_nbd_conn *conn;
     struct vv_nbd_request request;
     struct vv_nbd_buffer *data; /* of a WRITE; of what was read */

@@ -50,7 +50,7 @@ static int job_new(struct vv_nbd_conn *conn, const struct vv_nbd_request *reques
     while (!conn->is_broken && conn->request_count >= VV_NBD_REQUESTS_MAX)
         vv_waitq_wait(&conn->room, VV_NEVER);
     TRY(wait_for_memory(conn, charge));
-    struct vv_nbd_job *job = vv_zalloc(sizeof(*job));
+    struct vv_nbd_job *job = vv_nbd_job_take(conn->nbd);
     if (!job) {
         vv_budget_release(&conn->nbd->budget, charge);
         return -ENOMEM;
@@ -74,7 +74,7 @@ void vv_nbd_job_free(struct vv_nbd_job *job)
         vv_writer_done(&job->head);
     if (job->iov != job->few_iov)
         vv_free(job->iov);
-    vv_free(job);
+    vv_nbd_job_give(conn->nbd, job);
     conn->request_count--;
     vv_waitq_wake_all(&conn->room);
 }
