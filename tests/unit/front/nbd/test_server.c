@@ -678,7 +678,7 @@ static void test_no_memory(void)
         err = session_without_memory(n++);
     } while (vv_alloc_failed() && n < 2000);
     vv_alloc_fail_at(-1, false);
-    tap_ok(n > 35 && n < 2000, "%lld allocations failed in turn", (long long)n - 1);
+    tap_ok(n > 25 && n < 2000, "%lld allocations failed in turn", (long long)n - 1);
     tap_is_int(err, 0, "the session without a failure");
 }
 
