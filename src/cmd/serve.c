@@ -3,6 +3,7 @@
 #include <signal.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 #include "base/alloc.h"
@@ -228,6 +229,17 @@ static int handle_signals(struct vv_server *server, bool is_on)
     return 0;
 }
 
+/* A descriptor for each client of each door: as many as we may have. */
+static void raise_descriptor_limit(void)
+{
+    struct rlimit limit;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur >= limit.rlim_max)
+        return;
+    limit.rlim_cur = limit.rlim_max;
+    if (setrlimit(RLIMIT_NOFILE, &limit) < 0)
+        vv_debug("cmd", "the limit of open files stays as it is");
+}
+
 int vv_cmd_serve(const struct vv_options *options)
 {
     struct vv_server *server = vv_zalloc(sizeof *server);
@@ -236,6 +248,7 @@ int vv_cmd_serve(const struct vv_options *options)
     vv_waitq_init(&server->stop);
     server->options = options;
     signal(SIGPIPE, SIG_IGN);
+    raise_descriptor_limit();
     int code = VV_EXIT_USAGE;
     if (options->mount == NULL &&
         options->ninep_count + options->nfs_count + options->nbd_count == 0) {

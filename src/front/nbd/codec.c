@@ -259,6 +259,12 @@ int vv_nbd_decode_option_reply(const uint8_t bytes[VV_NBD_OPTION_REPLY_HEAD_BYTE
 
 /* ---- transmission ---- */
 
+bool vv_nbd_is_request(const uint8_t bytes[VV_NBD_MAGIC_BYTES])
+{
+    struct vv_cursor cursor = vv_cursor_of(bytes, VV_NBD_MAGIC_BYTES);
+    return vv_cursor_be32(&cursor) == MAGIC_REQUEST;
+}
+
 int vv_nbd_decode_request(const uint8_t bytes[VV_NBD_REQUEST_BYTES],
                           struct vv_nbd_request *out_request)
 {

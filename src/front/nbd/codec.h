@@ -65,6 +65,7 @@
 #define VV_NBD_OPTION_HEAD_BYTES 16u
 #define VV_NBD_OPTION_REPLY_HEAD_BYTES 20u
 #define VV_NBD_EXPORT_NAME_ZEROES 124u
+#define VV_NBD_MAGIC_BYTES 4u /* of a request */
 #define VV_NBD_REQUEST_BYTES 28u
 #define VV_NBD_SIMPLE_REPLY_BYTES 16u
 #define VV_NBD_CHUNK_HEAD_BYTES 20u
@@ -223,6 +224,8 @@ struct vv_nbd_request {
     uint64_t offset;
     uint32_t len;
 };
+/* A request may begin with these bytes: what can't need not be waited for. */
+bool vv_nbd_is_request(const uint8_t bytes[VV_NBD_MAGIC_BYTES]);
 /* -VV_ERR_FORMAT: the magic number is wrong. */
 MUST_CHECK int vv_nbd_decode_request(const uint8_t bytes[VV_NBD_REQUEST_BYTES],
                                      struct vv_nbd_request *out_request);

@@ -15,9 +15,10 @@
  * comes in is hostile until decoded: what makes no sense is answered with an error, or ends its
  * connection when the stream can't be trusted any more; other connections never notice.
  *
- * Memory: data of requests and replies draws on one budget (`memory_bytes`), first come first
- * served, before it is read. A client that neither sends what it announced nor takes what it asked
- * for is cut off once somebody waits for the memory that this holds.
+ * Memory: data of requests and replies draws on one budget (`memory_bytes`), a quarter of which is
+ * for small requests; first come first served, and for a write when its data has begun to come. A
+ * client that neither sends what it announced nor takes what it asked for is cut off once somebody
+ * waits for the memory that this holds.
  *
  * What NBD cannot express here: docs/contract.md. Limits: below; at each one, reading stops or the
  * request fails as said. All calls: from a fiber, on one reactor. */

@@ -21,7 +21,10 @@
 
 #define VV_NBD_RECV_BYTES (64u << 10)  /* read ahead of a connection */
 #define VV_NBD_SLICE_BYTES (256u << 10) /* received or sent between two looks at the clock */
+#define VV_NBD_SMALL_BYTES (64u << 10) /* data of a small request */
 #define VV_NBD_REQUEST_COST (16u << 10) /* charged for a request beside its data: its fiber */
+#define VV_NBD_REPLY_COST 512u /* ... for one that is answered but not sent */
+#define VV_NBD_CONN_SHARE 4    /* a connection may hold this part of a budget, and one request */
 #define VV_NBD_CLASSES 3         /* sizes of buffers that are kept for reuse */
 #define VV_NBD_WARM_JOBS_MAX 256 /* requests whose memory is kept for the next ones */
 #define VV_NBD_SEND_BATCH 64           /* replies sent in one go */
@@ -38,7 +41,7 @@ struct vv_nbd {
     struct vv_fs *fs;
     struct vv_nbd_options options;
     uint32_t payload_max;
-    struct vv_budget budget;
+    struct vv_budget small, large; /* who asks for little does not wait behind who asks for much */
     struct vv_fs_watch watch;
     struct vv_list listeners;
     struct vv_list conns;
@@ -127,6 +130,7 @@ struct vv_nbd_conn {
     struct vv_nbd_export *export;
     bool has_allocation; /* BLOCK_STATUS is allowed */
     unsigned request_count; /* not answered, or the answer not sent */
+    size_t charged;         /* to the budgets, for these */
     struct vv_waitq room;   /* the reader waits for fewer requests */
     struct vv_list outgoing; /* answered, to be sent, in this order */
     bool is_sending;
@@ -171,12 +175,14 @@ struct vv_nbd_job {
     struct vv_nbd_request request;
     struct vv_nbd_buffer *data; /* of a WRITE; of what was read */
     size_t charge;
+    struct vv_budget *budget;
     /* The reply: `head` holds what is not data; the pieces point into head and data. */
     struct vv_writer head;
     uint8_t head_bytes[VV_NBD_HEAD_BYTES];
     struct iovec *iov;
     struct iovec few_iov[3];
     unsigned iov_count;
+    bool has_data_piece; /* some of `data` is sent */
 };
 
 /* Read requests until the client says that it is done, or goes. As vv_nbd_negotiate. */
@@ -186,6 +192,8 @@ void vv_nbd_serve(void *arg);
 /* Answer with nothing but this result. May suspend. */
 void vv_nbd_answer(struct vv_nbd_job *job, int err);
 void vv_nbd_job_free(struct vv_nbd_job *job);
+/* It holds no more than this any longer. */
+void vv_nbd_job_discharge(struct vv_nbd_job *job, size_t kept);
 /* A piece of the reply: what was written to `head` since the piece before, then `len` bytes of data.
  * In order; vv_nbd_reply_begin says how many at most. */
 MUST_CHECK int vv_nbd_reply_begin(struct vv_nbd_job *job, unsigned chunk_count);

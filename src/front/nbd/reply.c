@@ -111,6 +111,13 @@ void vv_nbd_reply_send(struct vv_nbd_job *job)
 {
     struct vv_nbd_conn *conn = job->conn;
     conn->nbd->stats.requests++;
+    /* Its fiber is about to end; data that is not sent is not needed. */
+    size_t kept = job->has_data_piece ? job->request.len : 0;
+    if (!job->has_data_piece) {
+        vv_nbd_buffer_free(conn->nbd, job->data);
+        job->data = NULL;
+    }
+    vv_nbd_job_discharge(job, VV_NBD_REPLY_COST + kept);
     vv_list_push_back(&conn->outgoing, &job->node);
     send_all(conn);
 }
@@ -141,8 +148,10 @@ void vv_nbd_reply_piece(struct vv_nbd_job *job, size_t head_from, const uint8_t 
     if (job->head.len > head_from)
         job->iov[job->iov_count++] =
             (struct iovec){job->head.ptr + head_from, job->head.len - head_from};
-    if (len > 0)
-        job->iov[job->iov_count++] = (struct iovec){(void *)(uintptr_t)data, len};
+    if (len == 0)
+        return;
+    job->has_data_piece = true;
+    job->iov[job->iov_count++] = (struct iovec){(void *)(uintptr_t)data, len};
 }
 
 /* Whatever stood there before is forgotten: the error's head and its text fit without memory. */
@@ -159,6 +168,7 @@ static void encode_error(struct vv_nbd_job *job, int err)
         vv_free(job->iov);
     job->iov = job->few_iov;
     job->iov_count = 0;
+    job->has_data_piece = false;
     job->head = vv_writer_of(job->head_bytes, sizeof(job->head_bytes));
     if (is_structured) {
         const char *text = vv_err_text(err);

@@ -50,7 +50,8 @@ int vv_nbd_new(struct vv_fs *fs, const struct vv_nbd_options *options, struct vv
     nbd->options = *options;
     uint64_t memory = options->memory_bytes == 0 ? VV_NBD_PAYLOAD_MAX : options->memory_bytes;
     nbd->payload_max = payload_max(memory);
-    vv_budget_init(&nbd->budget, NULL, memory);
+    vv_budget_init(&nbd->small, NULL, memory / 4);
+    vv_budget_init(&nbd->large, NULL, memory - memory / 4);
     vv_list_init(&nbd->listeners);
     vv_list_init(&nbd->conns);
     vv_waitq_init(&nbd->ended);
@@ -119,5 +120,5 @@ void vv_nbd_close(struct vv_nbd *nbd)
 void vv_nbd_stats(const struct vv_nbd *nbd, struct vv_nbd_stats *out_stats)
 {
     *out_stats = nbd->stats;
-    out_stats->memory_bytes = nbd->budget.used;
+    out_stats->memory_bytes = nbd->small.used + nbd->large.used;
 }

@@ -28,47 +28,63 @@ static void cut_stalled(struct vv_nbd *nbd)
     }
 }
 
-static int wait_for_memory(struct vv_nbd_conn *conn, size_t bytes)
+static int wait_for_memory(struct vv_nbd_conn *conn, struct vv_budget *budget, size_t bytes)
 {
-    struct vv_nbd *nbd = conn->nbd;
     int err;
     do {
         if (conn->is_broken)
             return -VV_ERR_STOPPED;
-        err = vv_budget_wait(&nbd->budget, bytes, vv_rt_now_ns() + VV_NS_PER_S / 2);
+        err = vv_budget_wait(budget, bytes, vv_rt_now_ns() + VV_NS_PER_S / 2);
         if (err == -ETIMEDOUT)
-            cut_stalled(nbd);
+            cut_stalled(conn->nbd);
     } while (err == -ETIMEDOUT);
     return err;
 }
 
 /* ---- jobs ---- */
 
-static int job_new(struct vv_nbd_conn *conn, const struct vv_nbd_request *request, size_t charge,
+static int job_new(struct vv_nbd_conn *conn, const struct vv_nbd_request *request, size_t data_len,
                    struct vv_nbd_job **out_job)
 {
-    while (!conn->is_broken && conn->request_count >= VV_NBD_REQUESTS_MAX)
+    struct vv_nbd *nbd = conn->nbd;
+    struct vv_budget *budget = data_len > VV_NBD_SMALL_BYTES ? &nbd->large : &nbd->small;
+    size_t charge = VV_NBD_REQUEST_COST + data_len;
+    while (!conn->is_broken && conn->request_count > 0 &&
+           (conn->request_count >= VV_NBD_REQUESTS_MAX ||
+            conn->charged + charge > budget->limit / VV_NBD_CONN_SHARE))
         vv_waitq_wait(&conn->room, VV_NEVER);
-    TRY(wait_for_memory(conn, charge));
-    struct vv_nbd_job *job = vv_nbd_job_take(conn->nbd);
+    TRY(wait_for_memory(conn, budget, charge));
+    struct vv_nbd_job *job = vv_nbd_job_take(nbd);
     if (!job) {
-        vv_budget_release(&conn->nbd->budget, charge);
+        vv_budget_release(budget, charge);
         return -ENOMEM;
     }
     vv_list_init(&job->node);
     job->conn = conn;
     job->request = *request;
     job->charge = charge;
+    job->budget = budget;
+    conn->charged += charge;
     job->head = vv_writer_of(job->head_bytes, sizeof(job->head_bytes));
     conn->request_count++;
     *out_job = job;
     return 0;
 }
 
+void vv_nbd_job_discharge(struct vv_nbd_job *job, size_t kept)
+{
+    if (kept >= job->charge)
+        return;
+    vv_budget_release(job->budget, job->charge - kept);
+    job->conn->charged -= job->charge - kept;
+    job->charge = kept;
+    vv_waitq_wake_all(&job->conn->room);
+}
+
 void vv_nbd_job_free(struct vv_nbd_job *job)
 {
     struct vv_nbd_conn *conn = job->conn;
-    vv_budget_release(&conn->nbd->budget, job->charge);
+    vv_nbd_job_discharge(job, 0);
     vv_nbd_buffer_free(conn->nbd, job->data);
     if (job->head.ptr != job->head_bytes)
         vv_writer_done(&job->head);
@@ -80,6 +96,11 @@ void vv_nbd_job_free(struct vv_nbd_job *job)
 }
 
 /* ---- requests ---- */
+
+static uint64_t stall_deadline(void)
+{
+    return vv_rt_now_ns() + VV_NBD_STALL_MAX_S * VV_NS_PER_S;
+}
 
 /* Which flags a command may have; 0 and more, or -1: there is no such command. */
 static int flags_allowed(const struct vv_nbd_conn *conn, uint16_t command)
@@ -136,7 +157,14 @@ static int accept_request(struct vv_nbd_conn *conn, const struct vv_nbd_request 
     struct vv_nbd_job *job;
     bool is_write = request->command == VV_NBD_CMD_WRITE;
     size_t data = check == 0 ? data_bytes(request) : 0;
-    TRY(job_new(conn, request, VV_NBD_REQUEST_COST + data, &job));
+    if (is_write) {
+        /* Who announces much and sends little holds no memory. */
+        size_t first = request->len < VV_NBD_RECV_BYTES ? request->len : VV_NBD_RECV_BYTES;
+        int filled = vv_nbd_fill(conn, first, stall_deadline());
+        if (filled <= 0)
+            return filled;
+    }
+    TRY(job_new(conn, request, data, &job));
     if (is_write && check == 0) {
         job->data = vv_nbd_buffer_new(conn->nbd, request->len);
         check = job->data ? 0 : -ENOMEM;
@@ -158,10 +186,11 @@ static int read_one(struct vv_nbd_conn *conn)
 {
     if (conn->recv_at == conn->recv_end && conn->request_count > 0)
         vv_fiber_yield(); /* the answers first: they are what the client waits for */
-    int filled = vv_nbd_fill(conn, 1, VV_NEVER);
+    int filled = vv_nbd_fill(conn, VV_NBD_MAGIC_BYTES, VV_NEVER);
+    if (filled > 0 && !vv_nbd_is_request(conn->recv_bytes + conn->recv_at))
+        return -VV_ERR_FORMAT;
     if (filled > 0)
-        filled = vv_nbd_fill(conn, VV_NBD_REQUEST_BYTES,
-                             vv_rt_now_ns() + VV_NBD_STALL_MAX_S * VV_NS_PER_S);
+        filled = vv_nbd_fill(conn, VV_NBD_REQUEST_BYTES, stall_deadline());
     if (filled <= 0)
         return filled;
     struct vv_nbd_request request;

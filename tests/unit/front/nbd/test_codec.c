@@ -164,7 +164,9 @@ static void test_requests(void)
     request.command = 99;
     tap_ok(strstr(vv_nbd_request_to_text(&request, text, sizeof(text)), "99") != NULL,
            "also one that is unknown");
+    tap_ok(vv_nbd_is_request(bytes), "its beginning says that it is a request");
     bytes[0] ^= 1;
+    tap_ok(!vv_nbd_is_request(bytes), "or not");
     tap_is_int(vv_nbd_decode_request(bytes, &request), -VV_ERR_FORMAT, "a wrong magic number");
 }
 
