@@ -269,8 +269,14 @@ static int plan(struct unit *unit, struct joined *joined)
         const struct vv_new_segment *segment = vv_list_entry(node, struct vv_new_segment, node);
         TRY(sum_add(unit, &segment->id, (int64_t)segment->bytes, 0));
     }
-    for (size_t i = 0; i < unit->extent_count; i++)
+    size_t room = 0;
+    for (size_t i = 0; i < unit->extent_count; i++) {
+        uint8_t value[VV_EXTENT_RECORD_MAX];
         TRY(plan_extent(unit, &unit->extents[i], joined));
+        room += 2 * VV_VOLUME_KEY_MAX;
+        if (!unit->extents[i].is_absent)
+            room += vv_extent_encode(&unit->extents[i].result, value);
+    }
     for (size_t i = 0; i < unit->reclaimed_count; i++) {
         const struct reclaimed *gone = &unit->reclaimed[i];
         if (!is_extent_of(unit, gone->data_id, gone->index))
@@ -282,8 +288,7 @@ static int plan(struct unit *unit, struct joined *joined)
     vv_list_each (node, &unit->done_drops)
         done += 2;
     size_t records = 2 * unit->extent_count + 2 * unit->reclaimed_count + unit->sum_count + done;
-    size_t room = unit->extent_count * (VV_EXTENT_RECORD_MAX + 2 * VV_VOLUME_KEY_MAX) +
-                  (records - unit->extent_count) * (VV_VOLUME_KEY_MAX + 24);
+    room += (records - unit->extent_count) * (VV_VOLUME_KEY_MAX + 24);
     return vv_lsm_reserve(volume->lsm, records, room);
 }
 
