@@ -1,6 +1,7 @@
 #include "base/alloc.h"
 
 #include <assert.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -139,6 +140,12 @@ static __attribute__((noinline)) void *hooked_alloc(size_t align, size_t size)
     if (align)
         return posix_memalign(&ptr, align, size) == 0 ? ptr : NULL;
     return malloc(size);
+}
+
+void vv_alloc_setup(void)
+{
+    int is_set = mallopt(M_ARENA_MAX, 1);
+    (void)is_set; /* without it, only more memory is used */
 }
 
 void *vv_alloc(size_t size)

@@ -2,6 +2,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/log.h"
 #include "cmd/cmd.h"
 #include "rt/rt.h"
@@ -43,6 +44,7 @@ static int run_command(const char *name, struct run *run, int argc, char **argv)
         vv_log_set_level(VV_LOG_ERROR);
     if (run->options.is_verbose)
         vv_log_set_level(VV_LOG_DEBUG);
+    vv_alloc_setup();
     struct vv_rt_options options = {.spin_ns = VV_RT_SPIN_DEFAULT_NS};
     int err = vv_rt_run(&options, run_main, run);
     if (err < 0)
