@@ -34,4 +34,8 @@ is "nfs-ls lists it" "$(timeout 60 nfs-ls "$(url /)" | awk '{print $NF}' | xargs
 "$V" status "$T/vol" --key-file "$T/key" --json >"$T/status"
 check "status counts requests" grep -q '"nfs_requests": [1-9]' "$T/status"
 check "the server ends well" stop
+
+# It starts, stops and kills its own servers.
+mkdir "$T/durable"
+tap "restarts, kills, exports" timeout 300 python3 tests/it/nfs_durable.py "$V" "$T/durable"
 finish
