@@ -101,12 +101,60 @@ struct vv_volume *vv_fs_volume(struct vv_fs *fs)
 
 /* ---- records ---- */
 
+static bool is_counted_before(const struct vv_parts *parts, size_t index)
+{
+    for (size_t i = 0; i < index; i++) {
+        if (parts->at[i].data_id == parts->at[index].data_id)
+            return true;
+    }
+    return false;
+}
+
+/* Sectors that the data takes; inline bytes count as one, so that nobody thinks them a hole. */
+static int count_blocks(struct vv_op *op, const struct vv_inode *inode, uint64_t *out_blocks)
+{
+    *out_blocks = S_ISREG(inode->mode) && inode->in_line.len > 0;
+    if (inode->parts.len == 0)
+        return 0;
+    struct vv_parts parts;
+    uint64_t sum = 0;
+    TRY(vv_parts_decode(inode->parts, &parts));
+    for (size_t i = 0; i < parts.count; i++) {
+        uint64_t bytes = 0;
+        if (is_counted_before(&parts, i))
+            continue;
+        int err = vv_op_allocated(op, inode->inode, parts.at[i].data_id, &bytes);
+        if (err < 0 && err != -VV_ERR_MISS)
+            return err;
+        sum += bytes;
+    }
+    *out_blocks = (sum + 511) / 512;
+    return vv_op_is_missing(op) ? -VV_ERR_MISS : 0;
+}
+
+/* What follows on an inode's record: most who read it want to know its blocks. */
+static void follow_inode(struct vv_op *op, uint64_t number)
+{
+    struct vv_fs_key key;
+    struct vv_bytes record;
+    struct vv_inode inode;
+    uint64_t blocks;
+    vv_key_inode(&key, number);
+    if (vv_op_get(op, vv_fs_key_bytes(&key), &record) <= 0 ||
+        vv_inode_decode(record, number, &inode) < 0)
+        return;
+    int err = count_blocks(op, &inode, &blocks);
+    (void)err; /* a miss is noted; anything else shows again when it is asked for in earnest */
+}
+
 int vv_inode_load(struct vv_fs *fs, struct vv_op *op, uint64_t inode, struct vv_inode *out_inode)
 {
     struct vv_fs_key key;
     struct vv_bytes record;
     vv_key_inode(&key, inode);
     int found = vv_op_get(op, vv_fs_key_bytes(&key), &record);
+    if (found == -VV_ERR_MISS)
+        vv_op_follow(op, follow_inode, inode);
     TRY(found);
     if (found == 0)
         return -ESTALE;
@@ -203,37 +251,6 @@ int vv_dir_remove(struct vv_inode *dir, bool is_subdir)
     dir->nlink -= is_subdir ? 1 : 0;
     vv_inode_touch(dir, VV_NOW_MTIME | VV_NOW_CTIME);
     return 0;
-}
-
-static bool is_counted_before(const struct vv_parts *parts, size_t index)
-{
-    for (size_t i = 0; i < index; i++) {
-        if (parts->at[i].data_id == parts->at[index].data_id)
-            return true;
-    }
-    return false;
-}
-
-/* Sectors that the data takes; inline bytes count as one, so that nobody thinks them a hole. */
-static int count_blocks(struct vv_op *op, const struct vv_inode *inode, uint64_t *out_blocks)
-{
-    *out_blocks = S_ISREG(inode->mode) && inode->in_line.len > 0;
-    if (inode->parts.len == 0)
-        return 0;
-    struct vv_parts parts;
-    uint64_t sum = 0;
-    TRY(vv_parts_decode(inode->parts, &parts));
-    for (size_t i = 0; i < parts.count; i++) {
-        uint64_t bytes = 0;
-        if (is_counted_before(&parts, i))
-            continue;
-        int err = vv_op_allocated(op, inode->inode, parts.at[i].data_id, &bytes);
-        if (err < 0 && err != -VV_ERR_MISS)
-            return err;
-        sum += bytes;
-    }
-    *out_blocks = (sum + 511) / 512;
-    return vv_op_is_missing(op) ? -VV_ERR_MISS : 0;
 }
 
 int vv_inode_attr(struct vv_op *op, const struct vv_inode *inode, struct vv_attr *out_attr)

@@ -171,6 +171,7 @@ static void drop_flushed(struct vv_lsm *lsm, uint64_t commit)
 void vv_lsm_apply(struct vv_lsm *lsm, struct vv_lsm_edit *edit)
 {
     struct vv_level *to = &lsm->levels[edit->level];
+    lsm->version++;
     vv_lsm_release_held(lsm);
     for (size_t i = 0; i < edit->removed_count; i++) {
         struct vv_table *table = edit->removed[i];

@@ -230,6 +230,11 @@ int vv_lsm_rotate(struct vv_lsm *lsm, uint64_t commit)
     return 0;
 }
 
+uint64_t vv_lsm_version(const struct vv_lsm *lsm)
+{
+    return lsm->version;
+}
+
 uint64_t vv_lsm_flushable_commit(const struct vv_lsm *lsm)
 {
     const struct vv_memtable *mem = vv_list_first(&lsm->memtables, struct vv_memtable, link);

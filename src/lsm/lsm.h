@@ -159,6 +159,8 @@ size_t vv_lsm_newest_memtable_bytes(const struct vv_lsm *lsm);
 /* Records of commits > `commit` go to a new memtable. No record of such a commit may exist yet.
  * -ENOMEM. */
 MUST_CHECK int vv_lsm_rotate(struct vv_lsm *lsm, uint64_t commit);
+/* Changes when tables are replaced by others (a flush, a compaction): what was fetched before is then pinned in vain. */
+uint64_t vv_lsm_version(const struct vv_lsm *lsm);
 /* The last commit of the oldest memtable that was rotated out; 0 = there is none. */
 uint64_t vv_lsm_flushable_commit(const struct vv_lsm *lsm);
 

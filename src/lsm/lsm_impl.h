@@ -38,6 +38,7 @@ struct vv_lsm {
     uint64_t pinned_bytes;
     uint64_t next_counter;
     uint64_t next_order;
+    uint64_t version; /* counts edits that were applied */
     uint64_t flushed_commit; /* the last commit that is wholly in tables */
     struct vv_block *held[VV_LSM_HELD_MAX];
     size_t held_next;

@@ -101,19 +101,17 @@ struct put {
     struct vv_table_builder *builder;
 };
 
-/* What was written is known: filter and index go into the cache, so that nothing is read back. */
+/* What was written is known: filter and index stay in memory, so that nothing is read back. */
 static void keep_parts(struct put *put)
 {
     struct vv_table *table = put->table;
     size_t len;
     table->footer = *vv_table_builder_footer(put->builder);
     table->sealer = vv_table_builder_take_sealer(put->builder);
-    struct vv_cache_key key = vv_table_cache_key(table, VV_TABLE_FILTER);
     uint8_t *filter = vv_table_builder_take_filter(put->builder, &len);
-    vv_cache_put(table->lsm->options.cache, &key, filter, len, NULL);
-    key.b = VV_TABLE_INDEX;
+    vv_table_keep(table, VV_TABLE_FILTER, filter, len);
     uint8_t *index = vv_table_builder_take_index(put->builder, &len);
-    vv_cache_put(table->lsm->options.cache, &key, index, len, NULL);
+    vv_table_keep(table, VV_TABLE_INDEX, index, len);
 }
 
 static void free_builder(void *arg)

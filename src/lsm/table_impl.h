@@ -76,6 +76,10 @@ struct vv_table_hit {
 MUST_CHECK int vv_table_find(struct vv_table *table, struct vv_bytes key, uint64_t hash,
                              struct vv_table_hit *out_hit);
 
+/* The filter or index (`number`) of a table that was just written: into the cache, with the table's
+ * reference. Takes `data` over; does nothing when memory is short. */
+void vv_table_keep(struct vv_table *table, uint64_t number, uint8_t *data, size_t len);
+
 /* Give up references on filters and indexes until what is pinned is less than half of the cache. */
 void vv_table_pins_trim(struct vv_lsm *lsm);
 

@@ -147,6 +147,19 @@ static struct vv_block *resident(struct vv_table *table, uint64_t number)
     return block;
 }
 
+void vv_table_keep(struct vv_table *table, uint64_t number, uint8_t *data, size_t len)
+{
+    struct vv_block **place = number == VV_TABLE_FILTER ? &table->filter : &table->index;
+    struct vv_cache_key key = vv_table_cache_key(table, number);
+    struct vv_block *block = NULL;
+    vv_cache_put(table->lsm->options.cache, &key, data, len, &block);
+    if (!block)
+        return;
+    vv_table_pins_trim(table->lsm);
+    table->is_hot = true;
+    pin(table, place, block);
+}
+
 /* ---- searching ---- */
 
 int vv_table_find(struct vv_table *table, struct vv_bytes key, uint64_t hash,

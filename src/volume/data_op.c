@@ -390,8 +390,7 @@ void vv_op_apply_data(struct vv_op *op)
 static int resolve_whole(struct vv_op *op, struct vv_read **read)
 {
     for (;;) {
-        op->miss_count = 0;
-        vv_writer_reset(&op->keys);
+        vv_op_begin_round(op, true);
         vv_read_reset(*read);
         int err = vv_op_read(op, op->fold_data_id, op->fold_index * VV_EXTENT_BYTES,
                              VV_EXTENT_BYTES, read);

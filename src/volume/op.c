@@ -21,6 +21,15 @@ void vv_op_init(struct vv_op *op, struct vv_volume *volume)
     vv_list_init(&op->layers);
 }
 
+void vv_op_begin_round(struct vv_op *op, bool is_pinning)
+{
+    op->miss_count = 0;
+    op->key_count = 0;
+    op->follow_count = 0;
+    op->is_pinning = is_pinning;
+    vv_writer_reset(&op->keys);
+}
+
 static void drop_staged(struct vv_op *op)
 {
     vv_op_drop_data(op);
@@ -49,17 +58,29 @@ bool vv_op_is_missing(const struct vv_op *op)
     return op->miss_count > 0;
 }
 
+static void note_key(struct vv_op *op, struct vv_bytes key)
+{
+    if (op->key_count == VV_OP_MISSES_MAX)
+        return;
+    vv_writer_u16(&op->keys, (uint16_t)key.len);
+    vv_writer_bytes(&op->keys, key.ptr, key.len);
+    op->key_count++;
+}
+
 /* Notes a key for the next fetch. */
 int vv_op_miss(struct vv_op *op, struct vv_bytes key)
 {
     op->miss_count++;
-    if (op->miss_count > VV_OP_MISSES_MAX)
-        return -VV_ERR_MISS;
-    vv_writer_u16(&op->keys, (uint16_t)key.len);
-    vv_writer_bytes(&op->keys, key.ptr, key.len);
-    if (op->keys.is_bad)
-        return -ENOMEM;
-    return -VV_ERR_MISS;
+    note_key(op, key);
+    return op->keys.is_bad ? -ENOMEM : -VV_ERR_MISS;
+}
+
+/* What is found in a later round is fetched with what that round misses, and so pinned: it has come into memory by
+ * itself and may leave it before the next. */
+static void note_found(struct vv_op *op, struct vv_bytes key)
+{
+    if (op->is_pinning)
+        note_key(op, key);
 }
 
 int vv_op_get(struct vv_op *op, struct vv_bytes key, struct vv_bytes *out_value)
@@ -68,6 +89,8 @@ int vv_op_get(struct vv_op *op, struct vv_bytes key, struct vv_bytes *out_value)
     int found = vv_lsm_get(op->volume->lsm, key, &value);
     if (found == -VV_ERR_MISS)
         return vv_op_miss(op, key);
+    if (found >= 0)
+        note_found(op, key);
     if (found > 0) {
         out_value->ptr = value.ptr;
         out_value->len = value.len;
@@ -85,6 +108,7 @@ int vv_op_allocated(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t
     if (err == -VV_ERR_MISS)
         return vv_op_miss(op, bytes);
     TRY(err);
+    note_found(op, bytes);
     const struct vv_data *data = vv_data_find(op->volume, data_id);
     if (data != NULL)
         allocated += (int64_t)data->dirty_bytes;
@@ -210,11 +234,19 @@ static int apply(struct vv_op *op)
     return 0;
 }
 
-int vv_op_fetch_missed(struct vv_op *op)
+void vv_op_follow(struct vv_op *op, void (*fn)(struct vv_op *op, uint64_t arg), uint64_t arg)
+{
+    if (op->follow_count == VV_OP_FOLLOWS_MAX)
+        return;
+    op->follows[op->follow_count].fn = fn;
+    op->follows[op->follow_count++].arg = arg;
+}
+
+static int fetch_keys(struct vv_op *op)
 {
     struct vv_bytes inline_keys[16];
     struct vv_bytes *keys = inline_keys;
-    size_t count = op->miss_count < VV_OP_MISSES_MAX ? op->miss_count : VV_OP_MISSES_MAX;
+    size_t count = op->key_count;
     if (count > 16) {
         keys = vv_calloc(count, sizeof *keys);
         if (keys == NULL)
@@ -231,6 +263,18 @@ int vv_op_fetch_missed(struct vv_op *op)
     if (keys != inline_keys)
         vv_free(keys);
     return err;
+}
+
+int vv_op_fetch_missed(struct vv_op *op)
+{
+    TRY(fetch_keys(op));
+    unsigned count = op->follow_count;
+    if (count == 0)
+        return 0;
+    vv_op_begin_round(op, true);
+    for (unsigned i = 0; i < count; i++)
+        op->follows[i].fn(op, op->follows[i].arg);
+    return op->miss_count > 0 ? fetch_keys(op) : 0;
 }
 
 /* Writers wait here while memtables or tombstones are too far behind. */
@@ -313,12 +357,18 @@ static int wait_for_bytes(struct vv_volume *volume, size_t bytes)
 static int run_rounds(struct vv_op *op, int (*fn)(struct vv_op *, void *), void *arg)
 {
     struct vv_volume *volume = op->volume;
+    uint64_t version = vv_lsm_version(volume->lsm);
     for (unsigned round = 1;; round++) {
+        /* Rounds are counted on one set of tables: what was pinned of those before is of no use now. */
+        if (version != vv_lsm_version(volume->lsm)) {
+            version = vv_lsm_version(volume->lsm);
+            volume->stats.plan_restarts += round > 1;
+            round = 1;
+        }
         volume->stats.plan_rounds++;
         if (round > volume->stats.plan_rounds_max)
             volume->stats.plan_rounds_max = round;
-        op->miss_count = 0;
-        vv_writer_reset(&op->keys);
+        vv_op_begin_round(op, round > 1);
         int result = fn(op, arg);
         if (op->is_folding) {
             drop_staged(op);

@@ -6,6 +6,7 @@
 #include "volume/volume_impl.h"
 
 #define VV_OP_TOUCHES_MAX 16
+#define VV_OP_FOLLOWS_MAX 8
 #define VV_OP_DROPS_MAX (VV_OP_WRITES_MAX / 2)
 #define VV_PLAN_ROUNDS_WARN 16
 #define VV_RANGES_MAX 65536 /* tombstones in memory before writers wait for their reclaim */
@@ -33,8 +34,15 @@ struct vv_staged_range {
 
 struct vv_op {
     struct vv_volume *volume;
-    struct vv_writer keys; /* missed: u16 length, key */
+    struct vv_writer keys; /* to be fetched: u16 length, key */
+    size_t key_count;
     size_t miss_count;
+    bool is_pinning; /* keys that are found are fetched too, when others are missed */
+    struct {
+        void (*fn)(struct vv_op *op, uint64_t arg);
+        uint64_t arg;
+    } follows[VV_OP_FOLLOWS_MAX];
+    unsigned follow_count;
     struct vv_lsm_pins pins;
     struct vv_writer stage; /* records: u8 kind, u16 key length, u32 value length, key, value */
     unsigned record_count;
@@ -54,6 +62,8 @@ struct vv_op {
 
 void vv_op_init(struct vv_op *op, struct vv_volume *volume);
 void vv_op_done(struct vv_op *op);
+/* Forget the round before. */
+void vv_op_begin_round(struct vv_op *op, bool is_pinning);
 int vv_op_miss(struct vv_op *op, struct vv_bytes key);
 MUST_CHECK int vv_op_fetch_missed(struct vv_op *op);
 /* data_op.c */

@@ -96,6 +96,9 @@ bool vv_op_is_missing(const struct vv_op *op);
 /* Bytes allocated to (inode, data id): on the store, and dirty. 0 or -VV_ERR_MISS. */
 MUST_CHECK int vv_op_allocated(struct vv_op *op, uint64_t inode, uint64_t data_id,
                                uint64_t *out_bytes);
+/* After a miss: once it has been fetched, call fn(op, arg), which only reads: what it misses is fetched at once, and
+ * not in a round of its own. For what is known to be read next. More than a few are forgotten. */
+void vv_op_follow(struct vv_op *op, void (*fn)(struct vv_op *op, uint64_t arg), uint64_t arg);
 struct vv_volume *vv_op_volume(struct vv_op *op);
 
 /* Staging. -ENOMEM, -VV_ERR_LIMIT: return it. Later changes to a key replace earlier ones. */
@@ -167,7 +170,9 @@ struct vv_volume_stats {
     uint64_t dirty_bytes, frozen_bytes, memtable_bytes, cache_bytes, memory_bytes;
     uint64_t live_bytes, total_bytes;    /* file data on the store: referenced, and held */
     uint64_t segments, ranges, orphans;  /* data segments known, reclaims waiting */
-    uint64_t ops, plan_rounds, plan_rounds_max;
+    /* plan_rounds_max: of one operation, on one set of tables; when a flush or a compaction replaces tables
+     * meanwhile, what it had fetched is worth nothing and it begins again: plan_restarts. */
+    uint64_t ops, plan_rounds, plan_rounds_max, plan_restarts;
     uint64_t commits, log_bytes, data_bytes, journal_bytes; /* written since opening */
     uint64_t segments_deleted;
     uint64_t store_free, store_total;    /* UINT64_MAX = unbounded */

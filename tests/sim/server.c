@@ -20,6 +20,7 @@
 #define SYNC_TIMEOUT_NS (5 * VV_NS_PER_S)
 #define RETRIES 30
 #define LAST_SYNCS 3
+#define PLAN_ROUNDS_MAX 3 /* of an operation */
 #define LAST_PAUSE_NS (6 * VV_NS_PER_S)
 
 /* ---- opening ---- */
@@ -146,6 +147,9 @@ static void note_stats(struct server *server)
     vv_volume_stats(server->volume, &stats);
     if (facts->plan_rounds_max < stats.plan_rounds_max)
         facts->plan_rounds_max = stats.plan_rounds_max;
+    if (stats.plan_rounds_max > PLAN_ROUNDS_MAX)
+        world_fail(server->world, "server %u: an operation took %" PRIu64 " plan rounds",
+                   server->number, stats.plan_rounds_max);
     facts->commits += stats.commits;
     facts->segments_deleted += stats.segments_deleted;
 }
