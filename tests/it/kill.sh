@@ -1,10 +1,16 @@
 #!/bin/bash
 # kill -9 of the server at random moments under a mixed load: what is found after each restart must be a prefix of
-# the history that holds everything fsynced, and fsck must find nothing. KILLS says how often (50).
+# the history that holds everything fsynced, and fsck must find nothing. KILLS says how often (50). s3_kill.sh runs it
+# with other stores: STORE names one (s3_lib.sh), DURABILITY is bucket, journal or mixed, LOAD_S the seconds of load before
+# each kill, PLAN what a proxy before the store does meanwhile.
 . tests/it/lib.sh
+. tests/it/s3_lib.sh
 need_fuse
+use_store "${STORE:-dir}"
 make_volume
 KILLS=${KILLS:-50}
+DURABILITY=${DURABILITY:-mixed}
+[ -z "${PLAN:-}" ] || plan "$PLAN"
 bad=0
 steps=0
 : >"$T/state"
@@ -12,14 +18,15 @@ echo '{"paths": {}, "files": {}}' >"$T/state"
 for round in $(seq "$KILLS"); do
     memory=256M
     [ $((round % 2)) = 0 ] && memory=16M
-    durability=journal
-    [ $((round % 5)) = 0 ] && durability=bucket
+    durability=$DURABILITY
+    [ "$DURABILITY" = mixed ] && durability=journal && [ $((round % 5)) = 0 ] && durability=bucket
     serve --mount "$T/mnt" --memory $memory --durability $durability || { bad=$((bad + 1)); break; }
     rm -f "$T/history"
     python3 tests/it/kill.py load "$T/mnt" "$T/history" "$round" "$T/state" >"$T/load.log" 2>&1 &
     loader=$!
     for i in $(seq 100); do [ -s "$T/history" ] && break; sleep 0.05; done
-    sleep "0.$((RANDOM % 70 + 10))"
+    sleep "${LOAD_S:-0.$((RANDOM % 70 + 10))}"
+    kill -0 "$SERVER" 2>/dev/null || { echo "# round $round: the server has gone"; bad=$((bad + 1)); }
     crash
     wait $loader
     steps=$((steps + $(grep -c done "$T/history")))
@@ -34,7 +41,7 @@ for round in $(seq "$KILLS"); do
     # Half of the rounds end in good order, half with the next crash right away.
     if [ $((round % 2)) = 0 ]; then
         stop || { echo "# round $round: the server did not stop well"; bad=$((bad + 1)); }
-        if [ $((round % 10)) = 0 ] && ! "$V" fsck "$T/vol" --key-file "$T/key" --quiet >"$T/fsck" 2>&1; then
+        if [ $((round % 10)) = 0 ] && ! "$V" fsck "$VOL" --key-file "$T/key" "${STORE_OPTIONS[@]}" --quiet >"$T/fsck" 2>&1; then
             echo "# round $round: fsck:"
             head -n 10 "$T/fsck" | sed 's/^/#   /'
             bad=$((bad + 1))
@@ -43,7 +50,9 @@ for round in $(seq "$KILLS"); do
         crash
     fi
 done
+[ "$steps" -ge "$KILLS" ] || { echo "# only $steps steps"; bad=$((bad + 1)); }
 is "$KILLS kills, $steps steps: each restart found a prefix with all that was fsynced" $bad 0
+[ -z "${PLAN:-}" ] || { counts; plan '{}'; }
 serve --mount "$T/mnt" && stop
-check "fsck with --data finds nothing" "$V" fsck "$T/vol" --key-file "$T/key" --data --quiet
+check "fsck with --data finds nothing" "$V" fsck "$VOL" --key-file "$T/key" "${STORE_OPTIONS[@]}" --data --quiet
 finish

@@ -6,6 +6,9 @@ case $B in /*) ;; *) B=$PWD/$B ;; esac
 V=$B/varve
 T=$(mktemp -d "${TMPDIR:-/tmp}/varve-it-XXXXXX")
 SERVER=
+# Where the volume is, and what each command needs to get there. use_store (s3_lib.sh) changes both.
+VOL=$T/vol
+STORE_OPTIONS=()
 count=0
 
 skip_all() {
@@ -57,15 +60,15 @@ need_fuse() {
     [ -c /dev/fuse ] || skip_all "no /dev/fuse here"
     [ "$(id -u)" = 0 ] || command -v fusermount3 >/dev/null || skip_all "cannot mount here"
 }
-# A new volume at $T/vol with its key.
+# A new volume at $VOL with its key.
 make_volume() {
-    "$V" init "$T/vol" --key-file "$T/key" --quiet "$@" || exit 1
+    "$V" init "$VOL" --key-file "$T/key" --quiet "${STORE_OPTIONS[@]}" "$@" || exit 1
     mkdir -p "$T/mnt"
 }
-# serve OPTIONS...: start a server for $T/vol and wait until it serves.
+# serve OPTIONS...: start a server for $VOL and wait until it serves.
 serve() {
     : >"$T/server.log"
-    "$V" serve "$T/vol" --key-file "$T/key" "$@" >>"$T/server.log" 2>&1 &
+    "$V" serve "$VOL" --key-file "$T/key" "${STORE_OPTIONS[@]}" "$@" >>"$T/server.log" 2>&1 &
     SERVER=$!
     local i
     for i in $(seq 600); do
@@ -96,7 +99,11 @@ crash() {
     umount -l "$T/mnt" 2>/dev/null || fusermount3 -uz "$T/mnt" 2>/dev/null
     return 0
 }
+# Processes that a script started besides the server, ended with it.
+HELPERS=()
 cleanup() {
+    local pid
+    for pid in "${HELPERS[@]}"; do kill -KILL "$pid" 2>/dev/null && wait "$pid" 2>/dev/null; done
     [ -n "$SERVER" ] && kill -KILL "$SERVER" 2>/dev/null && wait "$SERVER" 2>/dev/null
     umount -l "$T/mnt" 2>/dev/null || fusermount3 -uz "$T/mnt" 2>/dev/null
     rm -rf "$T"
