@@ -60,7 +60,7 @@ proxy() {
 }
 endpoint() {
     ENDPOINT=http://127.0.0.1:$1
-    STORE_OPTIONS=(--endpoint "$ENDPOINT" --access-key-file "$T/access" --state "$T/host" "${S3_OPTIONS[@]}")
+    STORE_OPTIONS=(--endpoint "$ENDPOINT" --access-key-file "$T/access" --state "$T/host" "${S3_OPTIONS[@]}" ${S3_EXTRA:-})
 }
 S3_OPTIONS=()
 use_store() {
