@@ -176,6 +176,8 @@ void vv_commit_freeze(struct vv_volume *volume)
 static bool is_freeze_due(const struct vv_volume *volume)
 {
     const struct vv_commit *open = volume->open;
+    if (volume->is_ended)
+        return false;
     if (volume->is_space_due || volume->is_flush_due)
         return true;
     if (vv_commit_is_empty(open))
@@ -368,6 +370,18 @@ int vv_volume_sync(struct vv_volume *volume, uint64_t inode)
         return 0;
     want(volume, target);
     return wait_durable(volume, target, false);
+}
+
+int vv_commit_end(struct vv_volume *volume)
+{
+    uint64_t target = volume->open->number - 1;
+    volume->is_ended = true;
+    if (volume->want_bucket < target)
+        volume->want_bucket = target;
+    vv_waitq_wake_all(&volume->unit_work);
+    int err = wait_durable(volume, target, true);
+    volume->is_ended = err == 0;
+    return err;
 }
 
 int vv_volume_sync_bucket(struct vv_volume *volume)

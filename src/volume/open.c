@@ -363,11 +363,15 @@ int vv_volume_close(struct vv_volume *volume)
         err = vv_volume_sync_bucket(volume);
         if (err == 0)
             err = vv_volume_flush(volume);
+        /* Reclaiming begets commits of its own. */
+        if (err == 0 && !volume->is_fenced)
+            err = vv_commit_end(volume);
         /* The store has it all: an empty journal can be left behind, or taken to another volume's life. */
         if (err == 0 && volume->journal != NULL && !volume->is_fenced)
             err = vv_journal_reset(volume->journal, volume->open->number);
         if (err == 0 && !volume->is_fenced)
             err = vv_log_end(volume->log);
+        volume->is_ended = false;
         if (err < 0 && vv_volume_sync(volume, 0) == 0)
             err = 0; /* the journal has it all */
     }

@@ -219,6 +219,7 @@ struct vv_volume {
     bool is_writing_manifest, is_settings_changed;
     bool is_stopping;   /* send everything out, then end */
     bool is_abandoning; /* end now */
+    bool is_ended;      /* closing: no more commits are frozen */
     bool is_fenced;
     unsigned fibers; /* background fibers alive */
     struct vv_timer commit_timer, unit_timer;
@@ -336,6 +337,10 @@ void vv_volume_fiber_ended(struct vv_volume *volume);
 MUST_CHECK int vv_volume_flush(struct vv_volume *volume);
 /* All changes so far are in the bucket on return. Suspends. */
 MUST_CHECK int vv_volume_sync_bucket(struct vv_volume *volume);
+/* Freeze nothing more, and wait until the bucket has all that was frozen. What the open commit holds
+ * then (the volume's own tidying, which the next opening begins again) is given up. On failure commits
+ * go on. Suspends. */
+MUST_CHECK int vv_commit_end(struct vv_volume *volume);
 uint64_t vv_durable_commit(const struct vv_volume *volume);
 void vv_volume_fence(struct vv_volume *volume);
 MUST_CHECK int vv_commit_new(uint64_t number, struct vv_commit **out_commit);

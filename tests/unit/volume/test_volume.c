@@ -17,6 +17,8 @@
 #define FILES 6
 #define FILE_BYTES (640u << 10)
 #define FIRST_DATA 5000
+#define CLOSINGS 2
+#define CLEARS 3000 /* several batches of reclaiming */
 
 struct model {
     uint64_t data_id;
@@ -234,15 +236,59 @@ static void many_extents(void *arg)
     tear_down(test);
 }
 
+/* Empty files, known to the model. */
+static void make_files(struct test *test)
+{
+    for (unsigned i = 0; i < FILES; i++) {
+        test->files[i].data_id = FIRST_DATA + 1000 + i;
+        test->files[i].bytes = calloc(1, FILE_BYTES);
+    }
+}
+
+/* Closing at any moment after much was dropped: what reclaiming still does then is neither waited for
+ * nor in the way. */
+static void closings(void *arg)
+{
+    struct test *test = arg;
+    make_volume(test);
+    make_files(test);
+    for (unsigned round = 0; round < CLOSINGS && test->bad == 0; round++) {
+        for (unsigned i = 0; i < FILES * 2; i++) {
+            struct model *file = &test->files[i % FILES];
+            struct action action = {.test = test, .file = file, .end = FILE_BYTES};
+            memset(file->bytes, (int)draw(test, 256), FILE_BYTES);
+            action.bytes = file->bytes;
+            test->bad +=
+                vv_volume_run(test->volume, VV_OP_WRITE, FILE_BYTES, do_write, &action) < 0;
+            if (i % 3 == 0)
+                test->bad += vv_volume_sync(test->volume, 0) < 0;
+            if (i >= FILES)
+                continue;
+            test->bad += vv_volume_run(test->volume, VV_OP_FREEING, 0, do_drop, &action) < 0;
+            file->data_id = action.new_id;
+        }
+        for (unsigned i = 0; i < CLEARS; i++) {
+            struct model *file = &test->files[draw(test, FILES)];
+            struct action action = {.file = file, .offset = draw(test, 1u << 30)};
+            action.offset += FILE_BYTES;
+            action.end = action.offset + 1 + draw(test, 1 << 20);
+            test->bad += vv_volume_run(test->volume, VV_OP_FREEING, 0, do_clear, &action) < 0;
+        }
+        vv_rt_sleep_ns(draw(test, round % 4 == 0 ? 3 * VV_NS_PER_S : 2 * VV_NS_PER_MS));
+        test->bad += vv_volume_close(test->volume) < 0;
+        test->bad += open_volume(test) < 0;
+        check_all(test);
+    }
+    tap_is_int(test->bad, 0, "closed and opened %u times", CLOSINGS);
+    tear_down(test);
+}
+
 static void scenario(void *arg)
 {
     struct test *test = arg;
     struct vv_volume_stats stats;
     make_volume(test);
-    for (unsigned i = 0; i < FILES; i++) {
-        test->files[i].data_id = FIRST_DATA + 1000 + i;
-        test->files[i].bytes = calloc(1, FILE_BYTES);
-    }
+    make_files(test);
     for (unsigned round = 0; round < 4 && test->bad == 0; round++) {
         for (unsigned i = 0; i < test->steps && test->bad == 0; i++)
             step(test);
@@ -307,5 +353,7 @@ int main(int argc, char **argv)
         run(scenario, i, 150, i % 2 == 1);
     run(many_extents, 1, 0, true);
     run(many_extents, 2, 0, false);
+    run(closings, 15, 0, true);
+    run(closings, 17, 0, true);
     return tap_done();
 }
