@@ -426,6 +426,17 @@ void vv_cache_put(struct vv_cache *cache, const struct vv_cache_key *key, uint8_
     evict(cache);
 }
 
+void vv_cache_put_warm(struct vv_cache *cache, const struct vv_cache_key *key, uint8_t *data,
+                       size_t len)
+{
+    struct vv_block *block;
+    vv_cache_put(cache, key, data, len, &block);
+    if (!block)
+        return;
+    block->heat = HEAT_MAX;
+    vv_block_unref(block);
+}
+
 void vv_cache_drop(struct vv_cache *cache, const struct vv_cache_key *key)
 {
     struct vv_block *block = find_block(cache, key);

@@ -120,6 +120,10 @@ void vv_block_fail(struct vv_block *block, int err);
 /* Wait until a block that was found is loaded. Its loader's error: then the reference is dropped.
  * Suspends when it is not loaded yet. */
 MUST_CHECK int vv_block_wait(struct vv_block *block);
+/* As vv_cache_put, for what is likely to be asked for again though nobody has yet: it counts as used often, so
+ * that bulk data does not push it out. */
+void vv_cache_put_warm(struct vv_cache *cache, const struct vv_cache_key *key, uint8_t *data,
+                       size_t len);
 /* Loading it was no use: it was read ahead. Call it when the load has ended. */
 void vv_block_cool(struct vv_block *block);
 void vv_block_ref(struct vv_block *block);

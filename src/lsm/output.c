@@ -70,6 +70,15 @@ static void work(void *arg)
 
 /* ---- on the reactor ---- */
 
+/* How much of a table may go into the cache when it is written: what was in memory is likely to be asked for again,
+ * and so is the little that a small compaction moves. */
+static size_t keep_max(const struct vv_output *output)
+{
+    uint64_t cache = vv_cache_size(output->lsm->options.cache);
+    uint64_t max = output->edit->level == 0 ? cache / 8 : cache / 16;
+    return max > output->bytes ? (size_t)(max - output->bytes) : 0;
+}
+
 static int begin_table(struct vv_output *output)
 {
     struct vv_lsm *lsm = output->lsm;
@@ -83,6 +92,7 @@ static int begin_table(struct vv_output *output)
     TRY(vv_table_builder_new(lsm->options.ring, lsm->options.settings, ref.epoch, ref.counter,
                              &output->builder));
     lsm->next_counter++;
+    vv_table_builder_keep(output->builder, keep_max(output));
     return 0;
 }
 
@@ -101,7 +111,8 @@ struct put {
     struct vv_table_builder *builder;
 };
 
-/* What was written is known: filter and index stay in memory, so that nothing is read back. */
+/* What was written is known: filter and index stay in memory, and the blocks kept go into the cache, so that
+ * nothing is read back. */
 static void keep_parts(struct put *put)
 {
     struct vv_table *table = put->table;
@@ -112,6 +123,13 @@ static void keep_parts(struct put *put)
     vv_table_keep(table, VV_TABLE_FILTER, filter, len);
     uint8_t *index = vv_table_builder_take_index(put->builder, &len);
     vv_table_keep(table, VV_TABLE_INDEX, index, len);
+    for (uint32_t i = 0; i < table->footer.block_count; i++) {
+        struct vv_cache_key key = vv_table_cache_key(table, i);
+        uint8_t *block = vv_table_builder_take_block(put->builder, i, &len);
+        if (!block)
+            break;
+        vv_cache_put_warm(table->lsm->options.cache, &key, block, len);
+    }
 }
 
 static void free_builder(void *arg)

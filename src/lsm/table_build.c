@@ -39,6 +39,10 @@ struct vv_table_builder {
     uint16_t last_key_len;
     uint8_t *filter;
     size_t filter_len;
+    struct vv_bytes *kept; /* plain blocks from 0 on, owned */
+    uint32_t kept_count;
+    uint32_t kept_capacity;
+    size_t keep_max; /* bytes that may still be kept */
 };
 
 /* ---- blocks ---- */
@@ -193,6 +197,9 @@ void vv_table_builder_free(struct vv_table_builder *builder)
     for (size_t i = 0; i < builder->chunk_count; i++)
         vv_free(builder->chunks[i].iov_base);
     vv_free(builder->chunks);
+    for (uint32_t i = 0; i < builder->kept_count; i++)
+        vv_free((uint8_t *)builder->kept[i].ptr);
+    vv_free(builder->kept);
     vv_free(builder->filter);
     vv_sealer_free(builder->sealer);
     vv_free(builder);
@@ -227,6 +234,31 @@ static void add_index(struct vv_table_builder *builder, struct vv_bytes next, si
     builder->is_index_due = false;
 }
 
+void vv_table_builder_keep(struct vv_table_builder *builder, size_t bytes_max)
+{
+    builder->keep_max = bytes_max;
+}
+
+/* Without memory it is only not kept. Once one is not, none behind it is. */
+static void keep_block(struct vv_table_builder *builder, struct vv_bytes plain)
+{
+    bool is_next = builder->kept_count == builder->blocks && plain.len <= builder->keep_max;
+    builder->keep_max -= is_next ? plain.len : builder->keep_max;
+    if (!is_next)
+        return;
+    if (builder->kept_count == builder->kept_capacity) {
+        uint32_t capacity = builder->kept_capacity ? 2 * builder->kept_capacity : 32;
+        struct vv_bytes *kept = vv_realloc(builder->kept, capacity * sizeof(*kept));
+        if (!kept)
+            return;
+        builder->kept = kept;
+        builder->kept_capacity = capacity;
+    }
+    uint8_t *copy = vv_memdup(plain.ptr, plain.len);
+    if (copy)
+        builder->kept[builder->kept_count++] = (struct vv_bytes){copy, plain.len};
+}
+
 static int seal_block(struct vv_table_builder *builder)
 {
     TRY(block_writer_close(&builder->block));
@@ -235,6 +267,7 @@ static int seal_block(struct vv_table_builder *builder)
     builder->index_due.offset = builder->bytes;
     TRY(add_frame(builder, builder->blocks, &origin, plain, &builder->index_due.len));
     builder->is_index_due = true;
+    keep_block(builder, plain);
     builder->blocks++;
     block_writer_reset(&builder->block);
     return 0;
@@ -368,6 +401,17 @@ uint8_t *vv_table_builder_take_filter(struct vv_table_builder *builder, size_t *
     *out_len = builder->filter_len;
     builder->filter = NULL;
     return filter;
+}
+
+uint8_t *vv_table_builder_take_block(struct vv_table_builder *builder, uint32_t number,
+                                     size_t *out_len)
+{
+    if (number >= builder->kept_count)
+        return NULL;
+    struct vv_bytes block = builder->kept[number];
+    builder->kept[number] = (struct vv_bytes){NULL, 0};
+    *out_len = block.len;
+    return (uint8_t *)block.ptr;
 }
 
 uint8_t *vv_table_builder_take_index(struct vv_table_builder *builder, size_t *out_len)

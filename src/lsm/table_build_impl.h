@@ -21,6 +21,8 @@ MUST_CHECK int vv_table_builder_new(const struct vv_keyring *ring,
                                     uint64_t counter, struct vv_table_builder **out_builder);
 /* NULL is fine. */
 void vv_table_builder_free(struct vv_table_builder *builder);
+/* Keep plain copies of the blocks sealed from now on, as long as they are `bytes_max` together. */
+void vv_table_builder_keep(struct vv_table_builder *builder, size_t bytes_max);
 /* Add a record; keys ascend strictly. `hash` is vv_xxh3 of the key. -ENOMEM, -VV_ERR_LIMIT; then
  * only freeing is left. */
 MUST_CHECK int vv_table_builder_add(struct vv_table_builder *builder, enum vv_lsm_kind kind,
@@ -42,6 +44,9 @@ MUST_CHECK int vv_table_builder_ref(const struct vv_table_builder *builder,
 /* Hand over the sealer, and the plain filter and index. */
 struct vv_sealer *vv_table_builder_take_sealer(struct vv_table_builder *builder);
 uint8_t *vv_table_builder_take_filter(struct vv_table_builder *builder, size_t *out_len);
+/* A plain block, if it was kept; else NULL. */
+uint8_t *vv_table_builder_take_block(struct vv_table_builder *builder, uint32_t number,
+                                     size_t *out_len);
 uint8_t *vv_table_builder_take_index(struct vv_table_builder *builder, size_t *out_len);
 
 #endif

@@ -126,7 +126,7 @@ void vv_commit_changed(struct vv_volume *volume)
                          on_timer, volume) < 0)
             on_timer(volume);
     }
-    if (open->plain_bytes >= volume->segment_bytes)
+    if (open->plain_bytes >= vv_upload_due_bytes(volume))
         vv_upload_start(volume, false);
     if (vv_lsm_newest_memtable_bytes(volume->lsm) >= volume->memtable_limit)
         vv_waitq_wake_all(&volume->commit_work);
@@ -368,6 +368,7 @@ int vv_volume_sync(struct vv_volume *volume, uint64_t inode)
         return 0;
     if (target <= vv_durable_commit(volume))
         return 0;
+    volume->synced_ns = vv_rt_now_ns();
     want(volume, target);
     return wait_durable(volume, target, false);
 }

@@ -143,7 +143,7 @@ static int fold(struct unit *unit, struct unit_extent *extent, const struct vv_e
         /* The next fold reads it: not from the store. */
         struct vv_cache_key key;
         vv_frame_cache_key(&job.loc, &key);
-        vv_cache_put(volume->cache, &key, bytes, end, NULL);
+        vv_cache_put_warm(volume->cache, &key, bytes, end);
         return 0;
     }
     vv_free(bytes);

@@ -74,7 +74,11 @@ static int put(struct unit *unit)
     volume->stats.log_bytes += finish.bytes;
     unit->put_bytes = finish.bytes;
     volume->tail_bytes += finish.bytes;
-    return vv_log_put(volume->log, &unit->id, unit->attempt_id, finish.iov, finish.iov_count);
+    uint64_t begun_ns = vv_rt_now_ns();
+    int err = vv_log_put(volume->log, &unit->id, unit->attempt_id, finish.iov, finish.iov_count);
+    if (err == 0)
+        vv_put_measured(volume, finish.bytes, vv_rt_now_ns() - begun_ns);
+    return err;
 }
 
 /* Bytes that are a frame of their own go to the cache instead of the heap. */
@@ -88,7 +92,10 @@ static void cache_frames(struct unit *unit)
         vv_frame_cache_key(&unit->frames[i].loc, &key);
         uint8_t *bytes = layer->buf->data;
         layer->buf->data = NULL;
-        vv_cache_put(unit->volume->cache, &key, bytes, layer->to - layer->from, NULL);
+        if (layer->to - layer->from <= VV_PIECE_BYTES)
+            vv_cache_put_warm(unit->volume->cache, &key, bytes, layer->to - layer->from);
+        else
+            vv_cache_put(unit->volume->cache, &key, bytes, layer->to - layer->from, NULL);
     }
 }
 

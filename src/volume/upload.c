@@ -5,6 +5,12 @@
 #include "base/log.h"
 #include "volume/volume_impl.h"
 
+#define MEASURE_SMALL_BYTES (64u << 10) /* the line takes next to nothing of such a put's time */
+#define MEASURE_LARGE_BYTES (512u << 10)
+#define MEASURE_LEAST_NS 100000ull
+#define SYNCING_NS VV_NS_PER_S /* after a sync, others are expected */
+#define QUICK_NS (2 * VV_NS_PER_MS) /* of a store whose requests are not worth the trouble */
+#define LINE_SHARE 4           /* of a request's time that a segment may take the line then: the fourth part */
 #define INLINE_SEAL_BYTES (32u << 10)
 #define UPLOAD_PAGE 4096u
 
@@ -88,7 +94,11 @@ void vv_buf_to_cache(struct vv_volume *volume, struct vv_buf *buf, uint32_t at, 
         vv_frame_cache_key(loc, &key);
         uint8_t *bytes = buf->data;
         buf->data = NULL;
-        vv_cache_put(volume->cache, &key, bytes, len, NULL);
+        /* Pieces of extents are read again when they are folded. */
+        if (len <= VV_PIECE_BYTES)
+            vv_cache_put_warm(volume->cache, &key, bytes, len);
+        else
+            vv_cache_put(volume->cache, &key, bytes, len, NULL);
     }
     vv_buf_unref(buf);
 }
@@ -145,15 +155,43 @@ static int upload_build(struct upload *upload, struct vv_segment_builder *builde
     while ((err = vv_segment_finish(builder, NULL, 0, &iov, &iov_count, &bytes)) == -ENOMEM)
         vv_rt_sleep_ns(20 * VV_NS_PER_MS);
     vv_segment_name(&upload->id, name, sizeof name);
+    uint64_t begun_ns = vv_rt_now_ns();
     if (err == 0)
         err = vv_log_put_object(volume->log, name,
                                 vv_segment_builder_header(builder)->attempt_id, iov, iov_count);
+    if (err == 0)
+        vv_put_measured(volume, bytes, vv_rt_now_ns() - begun_ns);
     volume->stats.data_bytes += bytes;
     if (err == 0 && volume->store_free != UINT64_MAX)
         volume->store_free -= volume->store_free < bytes ? volume->store_free : bytes;
     for (size_t i = 0; i < upload->count; i++)
         upload->record->bytes += upload->jobs[i].loc.len;
     return err;
+}
+
+void vv_put_measured(struct vv_volume *volume, size_t bytes, uint64_t took_ns)
+{
+    if (bytes <= MEASURE_SMALL_BYTES)
+        volume->put_ns = volume->put_ns == 0 ? took_ns : (7 * volume->put_ns + took_ns) / 8;
+    if (bytes < MEASURE_LARGE_BYTES || volume->put_ns == 0)
+        return;
+    uint64_t line_ns = took_ns > volume->put_ns ? took_ns - volume->put_ns : 0;
+    uint64_t rate = (uint64_t)((double)bytes * 1e9 / (double)(line_ns + MEASURE_LEAST_NS));
+    volume->upload_rate = volume->upload_rate == 0 ? rate : (3 * volume->upload_rate + rate) / 4;
+}
+
+/* A sync waits for everything before it: while somebody syncs, what has gathered is sent before it takes the line
+ * longer than a part of a request. */
+uint64_t vv_upload_due_bytes(const struct vv_volume *volume)
+{
+    bool is_syncing =
+        volume->synced_ns != 0 && vv_rt_now_ns() - volume->synced_ns < SYNCING_NS;
+    if (!is_syncing || volume->upload_rate == 0 || volume->put_ns < QUICK_NS)
+        return volume->segment_bytes;
+    double line_bytes = (double)volume->upload_rate * (double)volume->put_ns / (double)VV_NS_PER_S;
+    uint64_t due = (uint64_t)(line_bytes / LINE_SHARE);
+    due = due < VV_SYNC_SEGMENT_BYTES ? VV_SYNC_SEGMENT_BYTES : due;
+    return due < volume->segment_bytes ? due : volume->segment_bytes;
 }
 
 static int upload_put(struct upload *upload)

@@ -35,6 +35,7 @@
 #define VV_JOURNAL_UNIT_BYTES (4ull << 20) /* journaled bytes at which an upload is due */
 #define VV_SYNC_SEGMENT_BYTES (1ull << 20) /* dirty bytes at a sync worth a data segment of their own */
 #define VV_DEAD_BYTES_FLUSH (32ull << 20) /* dead bytes that are worth a flush, to delete them */
+#define VV_PIECE_BYTES 8192u /* frames up to this are likely pieces laid over an extent */
 #define VV_EXTENTS_NO_END UINT64_MAX
 
 /* Shared bytes. data is vv_alloc'ed; charge is what the dirty budget holds for it. */
@@ -232,6 +233,9 @@ struct vv_volume {
 
     unsigned warming;         /* fibers that bring things in while the volume is being opened */
     uint64_t hinted_manifest; /* the one whose tables are loaded already; 0 = none */
+    uint64_t put_ns;       /* how long a small put takes, a moving average */
+    uint64_t upload_rate;  /* bytes a second of large puts beyond that, a moving average; 0 = not known */
+    uint64_t synced_ns;    /* when somebody last waited for the bucket */
     uint64_t get_ns;       /* how long a request for frames takes, a moving average */
     struct vv_list streams; /* of readers that go forward (ahead.c), used longest ago first */
     unsigned stream_count;
@@ -360,6 +364,10 @@ void vv_seal_jobs(struct vv_segment_builder *builder, struct vv_seal_job *jobs, 
 /* Give a buffer's bytes to the frame cache if nobody else holds them; drops the reference. */
 void vv_buf_to_cache(struct vv_volume *volume, struct vv_buf *buf, uint32_t at, uint32_t len,
                      const struct vv_frame_loc *loc);
+/* What a put of that many bytes tells about the store. */
+void vv_put_measured(struct vv_volume *volume, size_t bytes, uint64_t took_ns);
+/* Plain bytes of the open commit at which a data segment is worth its request. */
+uint64_t vv_upload_due_bytes(const struct vv_volume *volume);
 /* Start moving plain bytes of the open commit into a data segment if `is_forced` or enough has gathered. */
 void vv_upload_start(struct vv_volume *volume, bool is_forced);
 /* Free the idle buffers of uploads. */
