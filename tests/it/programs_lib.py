@@ -13,7 +13,7 @@ RENAME_NOREPLACE, RENAME_EXCHANGE, AT_FDCWD, AT_SYMLINK_FOLLOW = 1, 2, -100, 0x4
 LIBC = ctypes.CDLL(None, use_errno=True)
 # What can be left out:
 # rename2: RENAME_EXCHANGE; tmpfile: O_TMPFILE; acl: POSIX ACLs; xattr, trusted: attributes of these kinds
-# append: O_APPEND by two processes at once; blocks: no blocks for holes; times: to the nanosecond, and before 1970; mknod: FIFOs, sockets, devices
+# append: O_APPEND by two processes at once; blocks: no blocks for holes; times: to the nanosecond, and before 1970; range: times before 1970 and after 2106; mknod: FIFOs, sockets, devices
 # mmap: shared writable mappings; direct: O_DIRECT; pid: the holder's pid of F_GETLK
 # cached-times: mtime and ctime as the server has them; open: unlinked files that are open; unlinked-attr: their attributes; suid: an unprivileged write clears setuid
 WITHOUT = set()
