@@ -189,17 +189,6 @@ int vv_op_write(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t off
     return 0;
 }
 
-/* The range of the open commit that begins at the same extent: its record has the same key. */
-static struct vv_range *same_range(const struct vv_data *data, uint64_t from, uint64_t commit)
-{
-    vv_list_each (node, &data->ranges) {
-        struct vv_range *range = vv_list_entry(node, struct vv_range, in_data);
-        if (range->from == from && range->commit == commit)
-            return range;
-    }
-    return NULL;
-}
-
 static int stage_range(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t from,
                        uint64_t to)
 {
@@ -216,9 +205,10 @@ static int stage_range(struct vv_op *op, uint64_t inode, uint64_t data_id, uint6
         return -ENOMEM;
     }
     data->holds++;
-    /* One record, and one range in memory, for all that begin here in this commit: the longest. */
+    /* One record, and one range in memory, for all that begin here in this commit (the key of their
+     * records is the same): the longest. */
     uint64_t record_to = to;
-    const struct vv_range *same = same_range(data, from, volume->open->number);
+    const struct vv_range *same = vv_range_same(data, from, volume->open->number);
     if (same != NULL && same->to > record_to)
         record_to = same->to;
     vv_list_each (node, &op->ranges) {
@@ -338,14 +328,24 @@ static void apply_layer(struct vv_volume *volume, struct vv_staged_layer *staged
     detach_covered(volume, extent, layer->from, layer->to, layer);
 }
 
+static void detach_extent(struct vv_volume *volume, struct vv_extent *extent)
+{
+    if (extent != NULL && !vv_list_is_empty(&extent->layers))
+        detach_covered(volume, extent, 0, VV_EXTENT_BYTES, NULL);
+}
+
 /* Bytes of the open commit in [from, to) extents never leave: they are hidden from birth. */
 static void detach_range(struct vv_volume *volume, struct vv_data *data, uint64_t from, uint64_t to)
 {
+    if (to - from < data->extent_count) {
+        for (uint64_t index = from; index < to; index++)
+            detach_extent(volume, vv_extent_find(volume, data->id, index));
+        return;
+    }
     vv_list_each_safe (node, &data->extents) {
         struct vv_extent *extent = vv_list_entry(node, struct vv_extent, in_data);
-        if (extent->index < from || extent->index >= to || vv_list_is_empty(&extent->layers))
-            continue;
-        detach_covered(volume, extent, 0, VV_EXTENT_BYTES, NULL);
+        if (extent->index >= from && extent->index < to)
+            detach_extent(volume, extent);
     }
 }
 
@@ -357,10 +357,9 @@ void vv_op_apply_data(struct vv_op *op)
         vv_list_remove(&staged->node);
         detach_range(volume, staged->data, staged->range->from, staged->range->to);
         struct vv_range *same =
-            same_range(staged->data, staged->range->from, staged->range->commit);
+            vv_range_same(staged->data, staged->range->from, staged->range->commit);
         if (same != NULL) {
-            same->to = same->to > staged->range->to ? same->to : staged->range->to;
-            staged->data->stamp = ++volume->stamp;
+            vv_range_extend(volume, same, staged->range->to);
             vv_free(staged->range);
         } else {
             vv_range_add(volume, staged->data, staged->range);

@@ -1,11 +1,10 @@
-/* Bytes in memory: data ids, extents, layers and range tombstones. Nothing here suspends. */
+/* Bytes in memory: data ids, extents and layers. Nothing here suspends. */
 #include "volume/volume_impl.h"
 
 #include <assert.h>
 #include <string.h>
 
 #include "base/hash.h"
-#include "base/plant.h"
 
 struct vv_buf *vv_buf_new(uint32_t capacity, struct vv_budget *budget)
 {
@@ -65,6 +64,7 @@ struct vv_data *vv_data_make(struct vv_volume *volume, uint64_t id, uint64_t ino
     data->inode = inode;
     vv_list_init(&data->extents);
     vv_list_init(&data->ranges);
+    data->range_places = &volume->range_places;
     vv_list_init(&data->in_queue);
     vv_map_insert(&volume->data, &data->node, vv_mix64(id));
     return data;
@@ -108,6 +108,7 @@ struct vv_extent *vv_extent_make(struct vv_volume *volume, struct vv_data *data,
     extent->index = index;
     vv_list_init(&extent->layers);
     vv_list_push_back(&data->extents, &extent->in_data);
+    data->extent_count++;
     vv_map_insert(&volume->extents, &extent->node, extent_hash(data->id, index));
     return extent;
 }
@@ -119,6 +120,7 @@ void vv_extent_tidy(struct vv_volume *volume, struct vv_extent *extent)
     struct vv_data *data = extent->data;
     vv_map_remove(&volume->extents, &extent->node);
     vv_list_remove(&extent->in_data);
+    data->extent_count--;
     vv_free(extent);
     vv_data_tidy(volume, data);
 }
@@ -207,51 +209,6 @@ void vv_layer_detach(struct vv_volume *volume, struct vv_layer *layer)
     layer->commit_ref = NULL;
     vv_layer_unref(layer);
     vv_extent_tidy(volume, extent);
-}
-
-uint64_t vv_hidden_commit(const struct vv_data *data, uint64_t index, uint64_t at)
-{
-    uint64_t newest = 0;
-    if (data == NULL || vv_planted(VV_PLANT_RANGE_FORGOTTEN))
-        return 0;
-    if (data->drop_commit != 0 && data->drop_commit <= at)
-        newest = data->drop_commit;
-    vv_list_each (node, &data->ranges) {
-        const struct vv_range *range = vv_list_entry(node, struct vv_range, in_data);
-        if (range->commit <= at && range->commit > newest && range->from <= index &&
-            index < range->to)
-            newest = range->commit;
-    }
-    return newest;
-}
-
-struct vv_range *vv_range_new(void)
-{
-    struct vv_range *range = vv_zalloc(sizeof *range);
-    if (range == NULL)
-        return NULL;
-    vv_list_init(&range->in_data);
-    vv_list_init(&range->in_queue);
-    return range;
-}
-
-void vv_range_add(struct vv_volume *volume, struct vv_data *data, struct vv_range *range)
-{
-    range->data = data;
-    data->stamp = ++volume->stamp;
-    vv_list_push_back(&data->ranges, &range->in_data);
-    vv_list_push_back(&volume->reclaims, &range->in_queue);
-    volume->range_count++;
-}
-
-void vv_range_remove(struct vv_volume *volume, struct vv_range *range)
-{
-    struct vv_data *data = range->data;
-    vv_list_remove(&range->in_data);
-    vv_list_remove(&range->in_queue);
-    volume->range_count--;
-    vv_free(range);
-    vv_data_tidy(volume, data);
 }
 
 int vv_extent_stretches(const struct vv_extent *extent, uint64_t first, uint64_t last,

@@ -75,6 +75,7 @@ static int make_parts(struct vv_volume *volume)
     TRY(vv_map_init(&volume->data));
     TRY(vv_map_init(&volume->extents));
     TRY(vv_map_init(&volume->touches));
+    TRY(vv_map_init(&volume->range_places));
     TRY(vv_map_init(&volume->segrefs));
     TRY(vv_map_init(&volume->candidates));
     TRY(vv_cache_new(&volume->cache_budget, volume->cache_budget.limit, &volume->cache));
@@ -290,6 +291,7 @@ static void tear_down(struct vv_volume *volume)
     vv_map_done(&volume->data);
     vv_map_done(&volume->extents);
     vv_map_done(&volume->touches);
+    vv_map_done(&volume->range_places);
     vv_map_done(&volume->segrefs);
     vv_map_done(&volume->candidates);
     vv_free(volume);

@@ -86,6 +86,14 @@ struct vv_extent {
     uint64_t stamp;        /* of its last change */
 };
 
+#define VV_RANGE_LEVELS 22 /* of range lengths, in powers of 8 extents */
+
+/* Where a range can be found (ranges.c). */
+struct vv_range_place {
+    struct vv_map_node node; /* in volume->range_places */
+    struct vv_range *range;
+};
+
 /* A range tombstone, in memory as long as its record is in the tables. */
 struct vv_range {
     struct vv_list in_data;
@@ -94,6 +102,9 @@ struct vv_range {
     uint64_t from, to; /* extent indexes */
     uint64_t commit;
     uint64_t next;     /* where reclaiming goes on */
+    unsigned level;
+    bool is_placed_twice;
+    struct vv_range_place places[2];
 };
 
 struct vv_data {
@@ -101,7 +112,10 @@ struct vv_data {
     uint64_t id;
     uint64_t inode;          /* whom allocated bytes are counted for */
     struct vv_list extents;
+    size_t extent_count;
     struct vv_list ranges;
+    struct vv_map *range_places; /* the volume's */
+    uint32_t range_levels[VV_RANGE_LEVELS]; /* ranges of each level */
     struct vv_list in_queue; /* volume->drops, when dropped */
     uint64_t drop_commit;    /* 0 = not dropped */
     uint64_t drop_next;      /* where reclaiming goes on */
@@ -187,6 +201,7 @@ struct vv_volume {
     struct vv_map data;    /* struct vv_data by id */
     struct vv_map extents; /* struct vv_extent by (id, index) */
     struct vv_map touches; /* struct vv_touch by inode */
+    struct vv_map range_places; /* struct vv_range_place by (data id, level, bucket) */
     struct vv_map segrefs, candidates;
     struct vv_list new_segments, reclaims, drops, tail;
     uint64_t tail_bytes;
@@ -270,11 +285,18 @@ void vv_layer_attach_above(struct vv_volume *volume, struct vv_extent *extent,
                            struct vv_layer *below);
 /* Take out of extent and commit; drops the extent's reference. May free extent and data. */
 void vv_layer_detach(struct vv_volume *volume, struct vv_layer *layer);
+
+/* ---- ranges.c: range tombstones (none suspends) ---- */
+
 /* The newest tombstone commit over (data, index) among those of commits <= at; 0 = none. */
 uint64_t vv_hidden_commit(const struct vv_data *data, uint64_t index, uint64_t at);
 /* Add a tombstone to memory (its record is the caller's). -ENOMEM. */
 struct vv_range *vv_range_new(void);
 void vv_range_add(struct vv_volume *volume, struct vv_data *data, struct vv_range *range);
+/* It reaches to `to` now, if that is further. */
+void vv_range_extend(struct vv_volume *volume, struct vv_range *range, uint64_t to);
+/* The range of this commit that begins there; NULL. */
+struct vv_range *vv_range_same(const struct vv_data *data, uint64_t from, uint64_t commit);
 void vv_range_remove(struct vv_volume *volume, struct vv_range *range);
 void vv_volume_free_dirty(struct vv_volume *volume);
 
