@@ -234,7 +234,9 @@ static void wait_for_event(struct vv_real *real)
 {
     uint64_t from_ns = vv_real_now_ns(NULL);
     uint64_t timer_ns = vv_timer_heap_next(&real->base.timers);
-    if (poll_descriptors(real, 0) > 0 || timer_ns <= from_ns)
+    /* Who will not poll anyway sees with the sleep what is there already. */
+    bool is_polling = vv_spin_begin(&real->spin, from_ns) > from_ns;
+    if (timer_ns <= from_ns || (is_polling && poll_descriptors(real, 0) > 0))
         return;
     bool is_met = spin(real, from_ns);
     uint64_t now_ns = vv_real_now_ns(NULL);
@@ -267,9 +269,12 @@ static void run_loop(struct vv_real *real)
     while (reactor->fiber_count > 0) {
         run_fibers(reactor);
         run_inbox(real);
-        if (reactor->fiber_count > 0 && reactor->runnable_count == 0)
+        bool is_waiting = reactor->fiber_count > 0 && reactor->runnable_count == 0;
+        if (is_waiting)
             wait_for_event(real);
         uint64_t now_ns = vv_real_now_ns(NULL);
+        if (is_waiting)
+            real->polled_ns = now_ns;
         run_timers(real, now_ns);
         if (reactor->runnable_count > 0 && now_ns - real->polled_ns > POLL_INTERVAL_NS) {
             poll_descriptors(real, 0);
