@@ -17,6 +17,7 @@
 #include "base/log.h"
 #include "base/text.h"
 
+#define DEAD_MOUNTS_MAX 16 /* over one another */
 #define OPTIONS_LEN_MAX 512
 #define STATUS_LEN_MAX 65536 /* of /proc/PID/status: enough for thousands of groups */
 
@@ -50,22 +51,26 @@ static int unmount_path(const char *mountpoint, int flags)
     return run_fusermount(mountpoint, (flags & MNT_DETACH) != 0);
 }
 
-/* A mount whose server has died answers ENOTCONN: it is of no use to anybody. */
-static int remove_dead_mount(const char *mountpoint)
+/* A mount whose server has died answers ENOTCONN: it is of no use to anybody. The kernel may still
+ * know its root's attributes, so it is made to ask. */
+static int remove_dead_mounts(const char *mountpoint)
 {
-    struct stat stat_buf;
-    if (stat(mountpoint, &stat_buf) == 0)
-        return S_ISDIR(stat_buf.st_mode) ? 0 : -ENOTDIR;
-    if (errno != ENOTCONN)
-        return -errno;
-    vv_warn("fuse", "%s: taking a dead mount away", mountpoint);
-    return unmount_path(mountpoint, MNT_DETACH);
+    for (int i = 0; i < DEAD_MOUNTS_MAX; i++) {
+        struct statx now;
+        if (statx(AT_FDCWD, mountpoint, AT_STATX_FORCE_SYNC, STATX_TYPE, &now) == 0)
+            return S_ISDIR(now.stx_mode) ? 0 : -ENOTDIR;
+        if (errno != ENOTCONN)
+            return -errno;
+        vv_warn("fuse", "%s: taking a dead mount away", mountpoint);
+        TRY(unmount_path(mountpoint, MNT_DETACH));
+    }
+    return -EBUSY;
 }
 
 static int find_mountpoint(const char *path, char **out_path)
 {
     /* A dead mount can't be resolved: it is taken away under the name given first. */
-    TRY(remove_dead_mount(path));
+    TRY(remove_dead_mounts(path));
     char resolved[PATH_MAX];
     if (!realpath(path, resolved))
         return -errno;
