@@ -2,41 +2,12 @@
 # A real source tree (git's; a generated one of the same shape when it cannot be had) unpacked in the mount, compared byte
 # by byte with a copy on the local disk, built there, and built again after a remount.
 . tests/it/lib.sh
+. tests/it/source_tree.sh
 need_fuse
 make_volume
 serve --mount "$T/mnt" || { not_ok "the server starts"; finish; exit 1; }
 
-generate() {
-    mkdir -p "$T/src/tree"
-    python3 - "$T/src/tree" <<'P'
-import os, random, sys
-rng = random.Random(1)
-root = sys.argv[1]
-units = []
-for d in range(60):
-    folder = f"{root}/part{d}"
-    os.makedirs(folder)
-    for f in range(75):
-        body = "".join(f"int f{d}_{f}_{k}(int x) {{ return x * {rng.randrange(99)} + {k}; }}\n"
-                       for k in range(rng.randrange(1, 40)))
-        name = f"{folder}/unit{f}.c" if f < 4 else f"{folder}/file{f}.txt"
-        units += [name] if f < 4 else []
-        with open(name, "w") as file:
-            file.write(body)
-objects = " ".join(os.path.relpath(u, root)[:-2] + ".o" for u in units)
-with open(f"{root}/Makefile", "w") as file:
-    file.write(f"git: {objects}\n\tld -r -o git $^\n%.o: %.c\n\t$(CC) $(CFLAGS) -c -o $@ $<\n"
-               f"clean:\n\trm -f git {objects}\n")
-P
-    echo "$T/src/tree"
-}
-
-if tree=$(tools/fetch-source git "$T/src" 2>"$T/fetch.log"); then
-    name="git's source"
-else
-    tree=$(generate)
-    name="a generated tree"
-fi
+get_tree
 files=$(find "$tree" -type f | wc -l)
 check "$name has at least 4000 files ($files)" [ "$files" -ge 4000 ]
 tar -C "$tree" -cf "$T/tree.tar" .

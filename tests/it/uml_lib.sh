@@ -72,7 +72,7 @@ uml_start() {
     exec 8<>"$UML_DIR/line" 7<>"$UML_DIR/line.out"
     TMPDIR=$UML_DIR/memory linux.uml mem="$UML_MEM" umid=varve uml_dir="$UML_DIR/" \
         root=/dev/root rootfstype=hostfs rootflags=/ rw init="$PWD/tests/it/uml_init.sh" con=null con0=null,fd:1 ssl0=fd:8,fd:7 \
-        vec0:transport=tap,ifname=uml0,depth=128,gro=1 \
+        vec0:transport=tap,ifname=uml0,mac=02:00:00:00:00:02,depth=128,gro=1 \
         varve_dir="$UML_DIR" varve_guest="$UML_GUEST" </dev/null >"$UML_DIR/console" 2>&1 &
     UML=$!
     if ! uml_await up 60; then
@@ -155,9 +155,22 @@ uml_stop() {
 
 uml_crash() {
     [ -n "$UML" ] || return 0
+    local process left i
     kill -KILL "$UML" 2>/dev/null
     wait "$UML" 2>/dev/null
     UML=
+    # Its processes are ours too, and hold its network device: all that are in this namespace.
+    for i in $(seq 100); do
+        left=
+        for process in /proc/[0-9]*; do
+            if [[ $(readlink "$process/exe") = */linux.uml ]]; then
+                kill -KILL "${process#/proc/}" 2>/dev/null
+                left=1
+            fi
+        done
+        [ -n "$left" ] || break
+        sleep 0.05
+    done
 }
 
 uml_cleanup() {
