@@ -326,7 +326,7 @@ static int wait_durable(struct vv_volume *volume, uint64_t target, bool is_bucke
             (is_bucket || !vv_volume_is_journaling(volume)))
             return volume->store_error;
         if (vv_rt_now_ns() - start >= volume->sync_timeout_ns)
-            return volume->store_error < 0 ? volume->store_error : -EIO;
+            return is_lasting(volume->store_error) ? volume->store_error : -EIO;
         vv_waitq_wait(&volume->durable, start + volume->sync_timeout_ns);
     }
 }

@@ -152,7 +152,7 @@ MUST_CHECK int vv_volume_scan(struct vv_volume *volume, struct vv_bytes lower,
 /* ---- durability ---- */
 
 /* Return when every operation so far that changed `inode` (0: any) is durable, and with them all that came before.
- * -VV_ERR_FENCED; the store's error (-ENOSPC, -EIO, ...) when it cannot be made durable in time: the data
+ * -VV_ERR_FENCED; the store's error when that lasts (-ENOSPC, ...), else -EIO, when it cannot be made durable in time: the data
  * is kept and retried, and later syncs fail too until it is durable. Suspends. */
 MUST_CHECK int vv_volume_sync(struct vv_volume *volume, uint64_t inode);
 /* Also flush memtables and wait for deletions: for tests, `varve flush` and closing. Suspends. */

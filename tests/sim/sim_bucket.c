@@ -12,6 +12,7 @@
 
 #include "base/alloc.h"
 #include "base/text.h"
+#include "cache/disk.h"
 #include "fs/fs.h"
 #include "log/log.h"
 #include "record.h"
@@ -33,7 +34,8 @@ struct bucket {
     struct vv_store_backend *backend;
     struct vv_keyring *ring;
     struct recorder *recorder;
-    struct vv_store *store, *counting;
+    struct vv_store *store, *counting, *fault;
+    struct vv_disk *disk; /* the disk cache, if there is one */
     struct vv_volume *volume;
     struct vv_fs *fs;
     uint64_t memory_bytes;
@@ -69,10 +71,16 @@ static double in_requests(uint64_t ns)
 static void open_store(struct bucket *bucket, uint64_t latency_ns, uint64_t bytes_per_s)
 {
     must(vv_store_mem_open(bucket->backend, &bucket->store), "mem store");
+    must(vv_store_fault_new(bucket->store, &bucket->store), "fault");
+    bucket->fault = bucket->store;
     must(vv_store_latency_new(bucket->store, latency_ns, bytes_per_s, &bucket->store), "latency");
     must(vv_store_count_new(bucket->store, &bucket->store), "count");
     bucket->counting = bucket->store;
     must(recorder_open(bucket->recorder, bucket->store, &bucket->store), "recorder");
+    if (bucket->disk)
+        must(vv_store_cached_new(bucket->store, bucket->disk, vv_keyring_volume_id(bucket->ring),
+                                 &bucket->store),
+             "cached");
 }
 
 static void open_bucket(struct bucket *bucket, uint64_t latency_ns, uint64_t bytes_per_s)
@@ -548,6 +556,154 @@ static void open_million(void)
     drop_bucket(&bucket);
 }
 
+/* ---- a store that fails ---- */
+
+#define OUTAGE_NS (600 * VV_NS_PER_S)
+#define FLOOD_MIB 24
+
+/* Is the whole file as it was written? -1 when it cannot be read. */
+static int is_as_written(struct bucket *bucket, const char *name, unsigned mib, uint64_t seed)
+{
+    static uint8_t bytes[MIB];
+    static uint8_t wanted[MIB];
+    uint64_t inode = find_name(bucket, name);
+    bucket->random = seed;
+    for (unsigned i = 0; i < mib; i++) {
+        if (vv_fs_read(bucket->fs, &root, inode, NULL, bytes, MIB, (uint64_t)i * MIB) != MIB)
+            return -1;
+        fill(bucket, wanted, MIB);
+        if (memcmp(bytes, wanted, MIB) != 0)
+            return 0;
+    }
+    return 1;
+}
+
+struct flood {
+    struct bucket *bucket;
+    unsigned written;
+    int error;
+    bool is_done;
+    struct vv_waitq done;
+};
+
+static void run_flood(void *arg)
+{
+    struct flood *flood = arg;
+    struct bucket source = {.random = 99};
+    uint64_t inode = make_file(flood->bucket, VV_ROOT_INODE, "flood");
+    uint8_t *bytes = malloc(MIB);
+    while (flood->written < FLOOD_MIB && flood->error == 0) {
+        fill(&source, bytes, MIB);
+        ssize_t got = vv_fs_write(flood->bucket->fs, &root, inode, NULL, bytes, MIB,
+                                  (uint64_t)flood->written * MIB, 0);
+        flood->error = got < 0 ? (int)got : 0;
+        flood->written += got > 0;
+    }
+    free(bytes);
+    flood->is_done = true;
+    vv_waitq_wake_all(&flood->done);
+}
+
+static int timed_sync(struct bucket *bucket, uint64_t inode, double *out_seconds)
+{
+    uint64_t begun_ns = vv_rt_now_ns();
+    int err = vv_fs_sync(bucket->fs, inode);
+    *out_seconds = (double)(vv_rt_now_ns() - begun_ns) / 1e9;
+    return err;
+}
+
+/* What is promised while the store answers nothing but errors for ten minutes. */
+static void during_outage(struct bucket *bucket, uint64_t inode, struct flood *flood)
+{
+    struct vv_volume_stats stats;
+    double first;
+    double second;
+    uint8_t byte = 7;
+    tap_is_int(is_as_written(bucket, "big", 48, 5), 1,
+               "reads of what the disk cache holds go on while the store is away");
+    must(vv_fs_write(bucket->fs, &root, inode, NULL, &byte, 1, 100, 0), "write");
+    tap_is_int(timed_sync(bucket, inode, &first), -EIO, "an fsync fails at its deadline");
+    tap_is_int(timed_sync(bucket, inode, &second), -EIO, "and so does the next one");
+    tap_ok(first < 31 && second < 31, "after %.1f and %.1f s", first, second);
+    must(vv_fiber_start(run_flood, flood, "flood"), "fiber");
+    vv_rt_sleep_ns(OUTAGE_NS / 2);
+    unsigned written = flood->written;
+    vv_volume_stats(bucket->volume, &stats);
+    tap_ok(!flood->is_done && written < FLOOD_MIB && stats.dirty_bytes <= bucket->memory_bytes / 4,
+           "a writer waits when the dirty share of memory is full: %u MiB written, %.1f MiB of %.1f dirty",
+           written, (double)stats.dirty_bytes / MIB, (double)bucket->memory_bytes / 4 / MIB);
+    vv_rt_sleep_ns(30 * VV_NS_PER_S);
+    tap_is_int(flood->written, written, "and goes on waiting");
+    tap_is_int(is_as_written(bucket, "big", 48, 5), 1, "reads do not wait for it");
+}
+
+static void outage(void)
+{
+    struct bucket bucket;
+    struct flood flood = {.bucket = &bucket};
+    double seconds;
+    vv_waitq_init(&flood.done);
+    make_bucket(&bucket, 16 * MIB);
+    must(vv_disk_open("/cache", 256 * MIB, &bucket.disk), "disk cache");
+    open_bucket(&bucket, REQUEST_NS, 0);
+    write_big(&bucket, "big", 48, 5);
+    uint64_t inode = make_file(&bucket, VV_ROOT_INODE, "small");
+    must(vv_fs_sync(bucket.fs, 0), "sync");
+    uint64_t begun_ns = vv_rt_now_ns();
+    vv_store_fault_plan(bucket.fault)->all_fail = EAGAIN; /* as for 503 */
+    during_outage(&bucket, inode, &flood);
+    tap_is_int(timed_sync(&bucket, inode, &seconds), -EIO, "fsync still fails");
+    while (vv_rt_now_ns() - begun_ns < OUTAGE_NS)
+        vv_rt_sleep_ns(VV_NS_PER_S);
+    vv_store_fault_plan(bucket.fault)->all_fail = 0;
+    tap_is_int(timed_sync(&bucket, inode, &seconds), 0, "the store is back: fsync succeeds");
+    tap_ok(seconds < 10, "after %.2f s", seconds);
+    while (!flood.is_done)
+        vv_waitq_wait(&flood.done, VV_NEVER);
+    tap_is_int(flood.error, 0, "the writer that waited has met no error");
+    close_bucket(&bucket);
+    vv_disk_close(bucket.disk);
+    bucket.disk = NULL;
+    open_bucket(&bucket, 0, 0);
+    uint8_t byte = 0;
+    bool is_there = vv_fs_read(bucket.fs, &root, inode, NULL, &byte, 1, 100) == 1 && byte == 7;
+    tap_ok(is_there, "nothing was dropped: what was fsynced is in the bucket");
+    tap_ok(is_as_written(&bucket, "flood", FLOOD_MIB, 99) == 1, "and what the writer wrote");
+    close_bucket(&bucket);
+    drop_bucket(&bucket);
+}
+
+static void full_store(void)
+{
+    struct bucket bucket;
+    double seconds;
+    uint8_t byte = 9;
+    make_bucket(&bucket, 16 * MIB);
+    open_bucket(&bucket, REQUEST_NS, 0);
+    write_big(&bucket, "big", 2, 5);
+    uint64_t inode = make_file(&bucket, VV_ROOT_INODE, "small");
+    must(vv_fs_sync(bucket.fs, 0), "sync");
+    vv_store_fault_plan(bucket.fault)->put_fail = ENOSPC;
+    must(vv_fs_write(bucket.fs, &root, inode, NULL, &byte, 1, 100, 0), "write");
+    tap_is_int(timed_sync(&bucket, inode, &seconds), -ENOSPC, "a store that is full: fsync says so");
+    tap_ok(seconds < 5, "at once: after %.2f s", seconds);
+    tap_is_int(timed_sync(&bucket, inode, &seconds), -ENOSPC, "and again");
+    tap_is_int(is_as_written(&bucket, "big", 2, 5), 1, "reads go on");
+    tap_is_int(vv_fs_unlink(bucket.fs, &root, VV_ROOT_INODE, "big", 3), 0, "files can be removed");
+    vv_rt_sleep_ns(OUTAGE_NS);
+    tap_is_int(timed_sync(&bucket, inode, &seconds), -ENOSPC, "ten minutes later it is still full");
+    vv_store_fault_plan(bucket.fault)->put_fail = 0;
+    vv_rt_sleep_ns(10 * VV_NS_PER_S);
+    tap_is_int(timed_sync(&bucket, inode, &seconds), 0, "when there is room, fsync succeeds");
+    close_bucket(&bucket);
+    open_bucket(&bucket, 0, 0);
+    byte = 0;
+    bool is_there = vv_fs_read(bucket.fs, &root, inode, NULL, &byte, 1, 100) == 1 && byte == 9;
+    tap_ok(is_there, "and nothing was dropped");
+    close_bucket(&bucket);
+    drop_bucket(&bucket);
+}
+
 /* ---- the recorder itself ---- */
 
 /* Put a log object whose batch refers to data segment 1 of its epoch. */
@@ -625,7 +781,8 @@ static const struct part {
 } parts[] = {
     {"cold-read", cold_read},       {"shared-read", shared_read}, {"syncs", syncs},
     {"stream-syncs", stream_syncs}, {"idle", idle},               {"find", find},
-    {"open-million", open_million}, {"record", record},
+    {"open-million", open_million}, {"outage", outage},           {"full", full_store},
+    {"record", record},
 };
 #define PART_COUNT (sizeof parts / sizeof parts[0])
 
@@ -637,7 +794,7 @@ static void process_main(void *arg)
 
 static void world_main(void *arg)
 {
-    int process = vv_sim_process_start(NULL, process_main, arg);
+    int process = vv_sim_process_start(vv_sim_disk_new(0), process_main, arg);
     tap_ok(process > 0, "process");
     vv_sim_process_wait(process);
 }
