@@ -77,10 +77,29 @@ json_t *vv_stats_to_json(struct vv_volume *volume)
     return object;
 }
 
+/* Requests to the store since the server started, tries that were repeated included. */
+static json_t *requests_to_json(const struct vv_server *server)
+{
+    const struct vv_store_counts *counts = vv_store_counts(server->counted);
+    json_t *object = json_object();
+    set(object, "put", counts->puts);
+    set(object, "get", counts->gets);
+    set(object, "head", counts->sizes);
+    set(object, "list", counts->lists);
+    set(object, "delete", counts->removes);
+    set(object, "failed", counts->errors);
+    set(object, "in_flight", counts->in_flight);
+    set(object, "bytes_sent", counts->bytes_put);
+    set(object, "bytes_received", counts->bytes_got);
+    set(object, "seconds", (vv_rt_now_ns() - server->started_ns) / VV_NS_PER_S);
+    return object;
+}
+
 static json_t *status(struct vv_server *server)
 {
     json_t *object = vv_stats_to_json(server->volume);
     json_object_set_new(object, "is_served", json_true());
+    json_object_set_new(object, "requests", requests_to_json(server));
     json_object_set_new(object, "pid", json_integer(getpid()));
     if (server->options->mount != NULL)
         json_object_set_new(object, "mount", json_string(server->options->mount));

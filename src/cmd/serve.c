@@ -247,6 +247,7 @@ int vv_cmd_serve(const struct vv_options *options)
         return vv_fail("serve", -ENOMEM);
     vv_waitq_init(&server->stop);
     server->options = options;
+    server->started_ns = vv_rt_now_ns();
     signal(SIGPIPE, SIG_IGN);
     raise_descriptor_limit();
     int code = VV_EXIT_USAGE;

@@ -12,6 +12,7 @@ struct vv_server {
     struct vv_place place;
     struct vv_store *store;
     const struct vv_store *counted; /* the layer of `store` that counts requests */
+    uint64_t started_ns;
     struct vv_disk *disk; /* the disk cache, or NULL */
     struct vv_keyring *ring;
     struct vv_volume *volume;

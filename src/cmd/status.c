@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/text.h"
+#include "cmd/cost.h"
 #include "cmd/server.h"
 
 static void print_size(const json_t *object, const char *name, const char *label)
@@ -26,6 +27,32 @@ static void print_text(const json_t *object, const char *name, const char *label
         printf("  %-22s %s\n", label, json_string_value(value));
     else if (json_is_integer(value))
         printf("  %-22s %" JSON_INTEGER_FORMAT "\n", label, json_integer_value(value));
+}
+
+static void print_requests(const json_t *requests)
+{
+    static const char *const kinds[] = {"put", "get", "head", "list", "delete", "failed"};
+    if (requests == NULL)
+        return;
+    printf("  %-22s", "requests to the store");
+    for (size_t i = 0; i < sizeof kinds / sizeof kinds[0]; i++)
+        printf(" %s %" JSON_INTEGER_FORMAT "%s", kinds[i],
+               json_integer_value(json_object_get(requests, kinds[i])),
+               i + 1 < sizeof kinds / sizeof kinds[0] ? "," : "\n");
+    print_text(requests, "seconds", "  in seconds");
+    print_size(requests, "bytes_sent", "  sent");
+    print_size(requests, "bytes_received", "  received");
+}
+
+static void print_cost(const json_t *cost)
+{
+    if (cost == NULL)
+        return;
+    printf("  %-22s $%.4f so far; a month at this rate: $%.2f (stored $%.2f, requests $%.2f)\n",
+           "estimated cost", json_real_value(json_object_get(cost, "so_far")),
+           json_real_value(json_object_get(cost, "per_month")),
+           json_real_value(json_object_get(cost, "stored_per_month")),
+           json_real_value(json_object_get(cost, "requests_per_month")));
 }
 
 static void print_status(const struct vv_options *options, const json_t *object)
@@ -57,20 +84,34 @@ static void print_status(const struct vv_options *options, const json_t *object)
     print_text(object, "disk_cache_misses", "  reads with it");
     print_size(object, "store_free_bytes", "free in the store");
     print_text(object, "store_error", "store error");
+    print_requests(json_object_get(object, "requests"));
+    print_cost(json_object_get(object, "cost"));
 }
 
 static int print_answer(const struct vv_options *options, const char *text)
 {
-    if (options->is_json) {
-        printf("%s", text);
-        return VV_EXIT_OK;
-    }
+    struct vv_prices prices;
     json_t *object = json_loads(text, 0, NULL);
     if (object == NULL) {
         fprintf(stderr, "varve: the server's answer makes no sense\n");
         return VV_EXIT_FAILED;
     }
-    print_status(options, object);
+    if (vv_prices_parse(options->s3.prices, &prices) < 0) {
+        fprintf(stderr, "varve: --prices %s: not put=,get=,gib=,out= with prices\n",
+                options->s3.prices);
+        json_decref(object);
+        return VV_EXIT_USAGE;
+    }
+    /* A local directory costs nothing that is known here. */
+    if (strncmp(options->url, "s3://", 5) == 0)
+        vv_cost_add(object, &prices);
+    if (options->is_json) {
+        char *dump = json_dumps(object, JSON_INDENT(2));
+        printf("%s\n", dump != NULL ? dump : "{}");
+        free(dump);
+    } else {
+        print_status(options, object);
+    }
     json_decref(object);
     return VV_EXIT_OK;
 }
@@ -99,8 +140,6 @@ static int status_offline(const struct vv_options *options, const struct vv_plac
         char *text = json_dumps(object, JSON_INDENT(2));
         if (text != NULL)
             err = print_answer(options, text) == VV_EXIT_OK ? 0 : -EIO;
-        if (options->is_json)
-            printf("\n");
         free(text);
         json_decref(object);
         if (vv_volume_close(volume) < 0)
