@@ -302,6 +302,7 @@ static int copy_options(struct vv_s3 *s3, const struct vv_s3_options *options)
     s3->region = vv_strdup(options->region);
     s3->storage_class = options->storage_class ? vv_strdup(options->storage_class) : NULL;
     s3->checksum = options->checksum;
+    s3->is_google = options->dialect == VV_S3_DIALECT_GOOGLE;
     s3->is_signing_payload = options->is_signing_payload;
     if (!s3->bucket || !s3->prefix || !s3->region || (options->storage_class && !s3->storage_class))
         return -ENOMEM;

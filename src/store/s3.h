@@ -21,6 +21,10 @@
 #define VV_S3_CONNECTIONS_DEFAULT 64
 #define VV_S3_TIMEOUT_DEFAULT_MS 30000
 
+/* Google Cloud Storage speaks S3 but for its conditions, and takes those only beside words of its own:
+ * x-goog-if-generation-match, x-goog-date, GOOG4-HMAC-SHA256, ... */
+enum vv_s3_dialect { VV_S3_DIALECT_AWS, VV_S3_DIALECT_GOOGLE };
+
 enum vv_s3_checksum {
     VV_S3_CHECKSUM_CRC32C, /* x-amz-checksum-crc32c */
     VV_S3_CHECKSUM_MD5,    /* Content-MD5, for servers that want it */
@@ -37,6 +41,7 @@ struct vv_s3_options {
     const char *storage_class; /* of new objects; NULL: the bucket's default */
     const char *headers[VV_S3_HEADERS_MAX]; /* "Name: value", sent with each request */
     size_t header_count;
+    enum vv_s3_dialect dialect;
     enum vv_s3_checksum checksum;
     bool is_signing_payload; /* for servers that refuse UNSIGNED-PAYLOAD */
     uint64_t timeout_ms;     /* without a byte; 0: VV_S3_TIMEOUT_DEFAULT_MS */

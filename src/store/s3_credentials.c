@@ -139,7 +139,7 @@ static int ask_places(struct vv_s3_credentials *credentials)
         if (err == -ENOENT)
             continue;
         if (err < 0) {
-            vv_warn("store", "S3 credentials (%s): %s", places[i].name, vv_err_text(err));
+            vv_error("store", "S3 credentials (%s): %s", places[i].name, vv_err_text(err));
             return err;
         }
         credentials->keys = keys;
@@ -147,8 +147,8 @@ static int ask_places(struct vv_s3_credentials *credentials)
         vv_s3_keys_done(&keys);
         return 0;
     }
-    vv_warn("store", "no S3 credentials: looked at the options, AWS_ACCESS_KEY_ID, web identity, "
-                     "the AWS profile, container and instance metadata");
+    vv_error("store", "no S3 credentials: looked at the options, AWS_ACCESS_KEY_ID, web identity, "
+                      "the AWS profile, container and instance metadata");
     return -ENOKEY;
 }
 

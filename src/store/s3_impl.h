@@ -67,6 +67,7 @@ struct vv_s3 {
     char *host; /* what the Host header says */
     char *root; /* "" or "/bucket": what stands before the key in the path */
     enum vv_s3_checksum checksum;
+    bool is_google; /* the dialect */
     bool is_signing_payload;
     struct vv_sigv4_cache cache;
     int64_t clock_ahead_s;   /* how far the server's clock is ahead of ours */

@@ -60,7 +60,7 @@ int vv_s3_set_endpoint(struct vv_s3 *s3, const char *endpoint, bool is_virtual_h
 struct sums {
     const struct vv_s3 *s3;
     const struct vv_s3_request *request;
-    char checksum[32];                /* base64; "" when there is none */
+    char checksum[40];                /* base64, perhaps behind its kind; "" when there is none */
     char payload[VV_SIGV4_HEX_LEN + 1]; /* what is signed for the body */
     int err;
 };
@@ -85,14 +85,18 @@ static int sum_md5(const struct vv_s3_request *request, char *out)
     return is_good ? 0 : -ENOMEM;
 }
 
-static void sum_crc32c(const struct vv_s3_request *request, char *out)
+/* Google wants "crc32c=" before it. */
+static void sum_crc32c(const struct vv_s3_request *request, bool is_google, char *out)
 {
     uint32_t crc = 0;
+    static const char kind[] = "crc32c=";
+    if (is_google)
+        memcpy(out, kind, strlen(kind));
     for (int i = 0; i < request->body_count; i++)
         crc = vv_crc32c(crc, request->body[i].iov_base, request->body[i].iov_len);
     uint8_t bytes[4] = {(uint8_t)(crc >> 24), (uint8_t)(crc >> 16), (uint8_t)(crc >> 8),
                         (uint8_t)crc};
-    base64(bytes, sizeof(bytes), out);
+    base64(bytes, sizeof(bytes), out + (is_google ? strlen(kind) : 0));
 }
 
 static void make_sums(void *arg)
@@ -105,7 +109,7 @@ static void make_sums(void *arg)
     else
         (void)vv_copy_text(sums->payload, sizeof(sums->payload), VV_SIGV4_UNSIGNED);
     if (is_put && sums->s3->checksum == VV_S3_CHECKSUM_CRC32C)
-        sum_crc32c(request, sums->checksum);
+        sum_crc32c(request, sums->s3->is_google, sums->checksum);
     if (is_put && sums->s3->checksum == VV_S3_CHECKSUM_MD5 && sums->err == 0)
         sums->err = sum_md5(request, sums->checksum);
 }
@@ -142,25 +146,42 @@ static const char *method_of(enum vv_s3_kind kind)
     return kind == VV_S3_LIST ? "GET" : vv_s3_kind_name(kind);
 }
 
+/* Names that the dialects have each in a word of its own, in the order of enum word. */
+enum word { PAYLOAD, DATE, TOKEN, CLASS, CRC, ABSENT, WORD_COUNT };
+static const char *const words[2][WORD_COUNT] = {
+    {"x-amz-content-sha256", "x-amz-date", "x-amz-security-token", "x-amz-storage-class",
+     "x-amz-checksum-crc32c", "if-none-match"},
+    {"x-goog-content-sha256", "x-goog-date", "x-goog-security-token", "x-goog-storage-class",
+     "x-goog-hash", "x-goog-if-generation-match"},
+};
+
+static const char *extension_prefix(const struct vv_s3 *s3)
+{
+    return s3->is_google ? "x-goog-" : "x-amz-";
+}
+
 /* Those that are signed first: S3 wants host and x-amz-*, and proxies may change others. */
 static void choose_headers(const struct vv_s3 *s3, const struct vv_s3_request *request,
                            const struct sums *sums, const struct vv_s3_keys *keys,
                            const char *time, struct headers *headers)
 {
     bool is_put = request->kind == VV_S3_PUT;
+    const char *const *name = words[s3->is_google];
     add(headers, "host", s3->host);
-    add(headers, "x-amz-content-sha256", sums->payload);
-    add(headers, "x-amz-date", time);
+    add(headers, name[PAYLOAD], sums->payload);
+    add(headers, name[DATE], time);
     if (keys->token[0])
-        add(headers, "x-amz-security-token", keys->token);
+        add(headers, name[TOKEN], keys->token);
     if (is_put && s3->storage_class)
-        add(headers, "x-amz-storage-class", s3->storage_class);
+        add(headers, name[CLASS], s3->storage_class);
     if (sums->checksum[0])
-        add(headers, s3->checksum == VV_S3_CHECKSUM_MD5 ? "content-md5" : "x-amz-checksum-crc32c",
+        add(headers, s3->checksum == VV_S3_CHECKSUM_MD5 ? "content-md5" : name[CRC],
             sums->checksum);
+    if (is_put && s3->is_google)
+        add(headers, name[ABSENT], "0");
     headers->signed_count = headers->count;
-    if (is_put)
-        add(headers, "if-none-match", "*");
+    if (is_put && !s3->is_google)
+        add(headers, name[ABSENT], "*");
     if (is_put)
         add(headers, "content-type", "application/octet-stream");
     if (request->range)
@@ -180,7 +201,7 @@ static int add_custom(const struct vv_s3 *s3, struct headers *headers, struct vv
         for (size_t k = 0; k < name_len; k++)
             name[k] = (char)(name[k] >= 'A' && name[k] <= 'Z' ? name[k] + 32 : name[k]);
         add(headers, name, value + strspn(value, " "));
-        if (strncmp(name, "x-amz-", 6) == 0) {
+        if (strncmp(name, extension_prefix(s3), strlen(extension_prefix(s3))) == 0) {
             /* Signed ones stand first. */
             struct vv_sigv4_header last = headers->list[headers->count - 1];
             headers->list[headers->count - 1] = headers->list[headers->signed_count];
@@ -257,13 +278,15 @@ static int sign(struct vv_s3 *s3, const struct vv_s3_request *request, struct at
 static int prepare(struct vv_s3 *s3, struct vv_s3_request *request, struct attempt *attempt,
                    const struct sums *sums)
 {
-    struct vv_sigv4_scope scope = {.service = "s3"};
+    struct vv_sigv4_scope scope = {.service = "s3", .is_google = s3->is_google};
     struct vv_http_request *http = &request->http;
     struct vv_writer path = vv_writer_of(attempt->path, sizeof(attempt->path));
     struct vv_writer custom = vv_writer_of(attempt->custom, sizeof(attempt->custom));
     TRY(write_path(s3, request, &path));
     vv_sigv4_time((time_t)(vv_rt_wall().tv_sec + s3->clock_ahead_s), scope.time);
     (void)vv_copy_text(scope.region, sizeof(scope.region), s3->region);
+    if (s3->is_google)
+        (void)vv_copy_text(scope.service, sizeof(scope.service), "storage");
     choose_headers(s3, request, sums, &attempt->keys, scope.time, &attempt->headers);
     TRY(add_custom(s3, &attempt->headers, &custom));
     TRY(sign(s3, request, attempt, &scope, sums->payload));
@@ -341,18 +364,21 @@ static void log_failure(struct vv_s3 *s3, const struct vv_s3_request *request,
         return;
     memcpy(s3->logged_code, code, sizeof(code));
     s3->logged_ns = now_ns;
+    /* What passes is tried again; what does not needs a person, --quiet or not. */
+    bool is_passing = err == -VV_ERR_UNKNOWN || err == -EAGAIN || err == -EIO || err == -ETIMEDOUT;
+    enum vv_log_level level = is_passing ? VV_LOG_WARN : VV_LOG_ERROR;
     if (http->answer.status == 0)
-        vv_warn("store", "%s %s/%s: %s (%s)", vv_s3_kind_name(request->kind), s3->bucket,
+        vv_log(level, "store", "%s %s/%s: %s (%s)", vv_s3_kind_name(request->kind), s3->bucket,
                 request->name ? request->name : "", vv_err_text(err), http->error);
     else
-        vv_warn("store", "%s %s/%s: %s: the server says %u %s: %s", vv_s3_kind_name(request->kind),
-                s3->bucket, request->name ? request->name : "", vv_err_text(err),
+        vv_log(level, "store", "%s %s/%s: %s: the server says %u %s: %s",
+               vv_s3_kind_name(request->kind), s3->bucket, request->name ? request->name : "", vv_err_text(err),
                 http->answer.status, message->code, message->text);
     if (err == -VV_ERR_NO_BUCKET)
-        vv_warn("store", "bucket %s does not exist at %s: create it first", s3->bucket, s3->base);
+        vv_error("store", "bucket %s does not exist at %s: create it first", s3->bucket, s3->base);
     const char *region = message->region[0] ? message->region : http->answer.region;
     if (region[0] && strcmp(region, s3->region) != 0)
-        vv_warn("store", "bucket %s is in region %s, not %s: use --region %s", s3->bucket, region,
+        vv_error("store", "bucket %s is in region %s, not %s: use --region %s", s3->bucket, region,
                 s3->region, region);
 }
 

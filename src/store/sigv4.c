@@ -10,8 +10,18 @@
 #include "base/alloc.h"
 #include "base/text.h"
 
-#define ALGORITHM "AWS4-HMAC-SHA256"
 #define SIGNATURE_PARAMETER "X-Amz-Signature"
+
+/* What the two dialects call things. */
+static const char *word(const struct vv_sigv4_scope *scope)
+{
+    return scope->is_google ? "GOOG4" : "AWS4";
+}
+
+static const char *terminator(const struct vv_sigv4_scope *scope)
+{
+    return scope->is_google ? "goog4_request" : "aws4_request";
+}
 
 /* ---- hashes ---- */
 
@@ -287,7 +297,7 @@ static bool is_cached(const struct vv_sigv4_cache *cache, const uint8_t secret_h
 {
     return cache && cache->is_set && memcmp(cache->date, scope->time, 8) == 0 &&
            strcmp(cache->region, scope->region) == 0 &&
-           strcmp(cache->service, scope->service) == 0 &&
+           strcmp(cache->service, scope->service) == 0 && cache->is_google == scope->is_google &&
            CRYPTO_memcmp(cache->secret_hash, secret_hash, 32) == 0;
 }
 
@@ -296,13 +306,13 @@ static int derive_key(const char *secret, const struct vv_sigv4_scope *scope, ui
     char first[512];
     if (strnlen(secret, sizeof(first)) > sizeof(first) - 5)
         return -E2BIG;
-    size_t len = vv_format(first, sizeof(first), "AWS4%s", secret);
+    size_t len = vv_format(first, sizeof(first), "%s%s", word(scope), secret);
     int err = hmac(first, len, scope->time, 8, out);
     OPENSSL_cleanse(first, sizeof(first));
     TRY(err);
     TRY(hmac(out, 32, scope->region, strlen(scope->region), out));
     TRY(hmac(out, 32, scope->service, strlen(scope->service), out));
-    return hmac(out, 32, "aws4_request", strlen("aws4_request"), out);
+    return hmac(out, 32, terminator(scope), strlen(terminator(scope)), out);
 }
 
 int vv_sigv4_key(struct vv_sigv4_cache *cache, const char *secret,
@@ -321,6 +331,7 @@ int vv_sigv4_key(struct vv_sigv4_cache *cache, const char *secret,
         memcpy(cache->date, scope->time, 8);
         memcpy(cache->region, scope->region, sizeof(cache->region));
         memcpy(cache->service, scope->service, sizeof(cache->service));
+        cache->is_google = scope->is_google;
         cache->is_set = true;
     }
     return 0;
@@ -338,8 +349,9 @@ int vv_sigv4_sign(struct vv_sigv4_cache *cache, const char *secret,
     TRY(vv_sigv4_canonical(request, &canonical));
     TRY(sha256(canonical.ptr, canonical.len, hash));
     vv_hex(hash, sizeof(hash), hex);
-    size_t len = vv_format(text, sizeof(text), ALGORITHM "\n%s\n%.8s/%s/%s/aws4_request\n%s",
-                           scope->time, scope->time, scope->region, scope->service, hex);
+    size_t len = vv_format(text, sizeof(text), "%s-HMAC-SHA256\n%s\n%.8s/%s/%s/%s\n%s", word(scope),
+                           scope->time, scope->time, scope->region, scope->service,
+                           terminator(scope), hex);
     TRY(vv_sigv4_key(cache, secret, scope, key));
     int err = hmac(key, sizeof(key), text, len, hash);
     OPENSSL_cleanse(key, sizeof(key));
@@ -357,8 +369,8 @@ int vv_sigv4_authorize(struct vv_sigv4_cache *cache, const char *access_key, con
     char text[512];
     TRY(vv_sigv4_sign(cache, secret, scope, request, signature));
     TRY(sort_headers(request, headers));
-    vv_format(text, sizeof(text), ALGORITHM " Credential=%s/%.8s/%s/%s/aws4_request, ", access_key,
-              scope->time, scope->region, scope->service);
+    vv_format(text, sizeof(text), "%s-HMAC-SHA256 Credential=%s/%.8s/%s/%s/%s, ", word(scope),
+              access_key, scope->time, scope->region, scope->service, terminator(scope));
     write_text(out, text);
     write_text(out, "SignedHeaders=");
     write_names(out, headers, request->header_count);

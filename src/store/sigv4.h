@@ -31,6 +31,7 @@ struct vv_sigv4_scope {
     char time[17];   /* YYYYMMDDTHHMMSSZ */
     char region[64]; /* "us-east-1" */
     char service[32];
+    bool is_google; /* the same algorithm with Google's words: GOOG4-HMAC-SHA256, goog4_request */
 };
 
 struct vv_sigv4_header {
@@ -53,6 +54,7 @@ struct vv_sigv4_cache {
     char date[9];
     char region[64];
     char service[32];
+    bool is_google;
     uint8_t secret_hash[32];
     uint8_t key[32];
     bool is_set;

@@ -6,6 +6,7 @@
 #include "store/sigv4.h"
 
 #define ALGORITHM "AWS4-HMAC-SHA256"
+#define GOOGLE_ALGORITHM "GOOG4-HMAC-SHA256"
 #define EXPIRES_MAX_S 604800 /* seven days, as S3 has it */
 
 /* Copy `len` bytes as text; -EINVAL when it is empty or too long. */
@@ -50,7 +51,7 @@ static int parse_credential(const char *text, size_t len, struct vv_sigv4_claim 
         ends[i] = end;
         end = start - 1;
     }
-    static const char last[] = "aws4_request";
+    const char *last = claim->scope.is_google ? "goog4_request" : "aws4_request";
     if (ends[4] - starts[4] != strlen(last) || memcmp(text + starts[4], last, strlen(last)) != 0)
         return -EINVAL;
     if (ends[1] - starts[1] != 8 || !is_digits(text + starts[1], 8))
@@ -116,7 +117,10 @@ int vv_sigv4_parse_header(const char *authorization, const char *amz_date,
     struct vv_sigv4_claim claim = {0};
     const char *at;
     size_t total = strnlen(authorization, VV_SIGV4_TEXT_MAX + 1);
-    if (total > VV_SIGV4_TEXT_MAX || !begins(authorization, total, ALGORITHM, &at))
+    if (total > VV_SIGV4_TEXT_MAX)
+        return -EINVAL;
+    claim.scope.is_google = begins(authorization, total, GOOGLE_ALGORITHM, &at);
+    if (!claim.scope.is_google && !begins(authorization, total, ALGORITHM, &at))
         return -EINVAL;
     while (*at) {
         const char *value;

@@ -263,6 +263,9 @@ class Proxy:
                 if lines[0].split(" ")[1].startswith("/-/"):
                     await self.control(lines, headers, reader, writer)
                     continue
+                if headers.get("expect", "").lower() == "100-continue":
+                    lines = [line for line in lines if not line.lower().startswith("expect:")]
+                    writer.write(b"HTTP/1.1 100 Continue\r\n\r\n")
                 self.counts["requests"] += 1
                 self.in_flight += 1
                 self.counts["in_flight_max"] = max(self.counts["in_flight_max"], self.in_flight)

@@ -110,8 +110,12 @@ static inline bool fake_is_signed(const struct fake_connection *c, const char *p
     char names[1025];
     size_t count = 0;
     fake_header(c->head, "authorization", authorization, sizeof(authorization));
-    fake_header(c->head, "x-amz-date", date, sizeof(date));
-    fake_header(c->head, "x-amz-content-sha256", hash, sizeof(hash));
+    bool is_google = strncmp(authorization, "GOOG4", 5) == 0;
+    fake_header(c->head, is_google ? "x-goog-date" : "x-amz-date", date, sizeof(date));
+    fake_header(c->head, is_google ? "x-goog-content-sha256" : "x-amz-content-sha256", hash,
+                sizeof(hash));
+    if (is_google && strstr(c->head, "x-amz-"))
+        return false; /* not both kinds in one request */
     if (vv_sigv4_parse_header(authorization, date, &claim) < 0)
         return false;
     snprintf(names, sizeof(names), "%s", claim.signed_headers);
@@ -180,7 +184,9 @@ static inline void fake_put(struct fake_connection *c, const char *name)
 {
     char text[64];
     struct iovec iov = {c->body, c->body_len};
-    if (strcmp(fake_header(c->head, "if-none-match", text, sizeof(text)), "*") != 0) {
+    bool is_absent = strcmp(fake_header(c->head, "if-none-match", text, sizeof(text)), "*") == 0;
+    fake_header(c->head, "x-goog-if-generation-match", text, sizeof(text));
+    if (!is_absent && strcmp(text, "0") != 0) {
         fake_error(c, "400 Bad Request", "InvalidRequest");
         return;
     }

@@ -68,6 +68,29 @@ static void test_headers(struct fake_s3 *fake)
     vv_store_close(store);
 }
 
+/* Google's words for the same. */
+static void test_google(struct fake_s3 *fake)
+{
+    struct vv_s3_options options = fake_options(fake, "p");
+    struct vv_store *store;
+    char text[256];
+    options.dialect = VV_S3_DIALECT_GOOGLE;
+    options.storage_class = "NEARLINE";
+    if (!tap_ok(fake_open(&options, &store) == 0, "a store of the other dialect"))
+        return;
+    tap_is_int(put_text(store, "a", "123456789"), 0, "put");
+    check_header(fake, "x-goog-if-generation-match", "0");
+    check_header(fake, "x-goog-hash", "crc32c=4waSgw==");
+    check_header(fake, "x-goog-storage-class", "NEARLINE");
+    check_header(fake, "if-none-match", "");
+    tap_ok(strstr(fake->head, "x-amz-") == NULL, "no word of AWS");
+    tap_is_int(put_text(store, "a", "other"), -EEXIST, "put-if-absent");
+    tap_is_int(vv_store_remove(store, "a"), 0, "remove");
+    tap_is_int(vv_store_probe(store, text, sizeof(text)), 0, "the probe passes");
+    tap_is_int(fake->bad_signatures, 0, "all requests were signed well");
+    vv_store_close(store);
+}
+
 static void test_options(struct fake_s3 *fake)
 {
     static const char *const endpoints[] = {"ftp://host", "http://", "http://host/path",
@@ -330,6 +353,7 @@ static void s3_main(void *arg)
         return;
     test_contract(fake);
     test_headers(fake);
+    test_google(fake);
     test_options(fake);
     struct vv_s3_options options = fake_options(fake, "p");
     if (tap_ok(fake_open(&options, &store) == 0, "a store")) {

@@ -15,7 +15,7 @@
 #define DATE {"x-amz-date", "20130524T000000Z"}
 #define COUNT(array) (sizeof(array) / sizeof(array[0]))
 
-static const struct vv_sigv4_scope scope = {"20130524T000000Z", "us-east-1", "s3"};
+static const struct vv_sigv4_scope scope = {"20130524T000000Z", "us-east-1", "s3", false};
 
 static void check_signature(const char *name, const struct vv_sigv4_request *request,
                             const char *wanted)
@@ -65,7 +65,7 @@ static void test_examples(void)
 
 static void test_key(void)
 {
-    const struct vv_sigv4_scope iam = {"20120215T000000Z", "us-east-1", "iam"};
+    const struct vv_sigv4_scope iam = {"20120215T000000Z", "us-east-1", "iam", false};
     const char *secret = "wJalrXUtnFEMI/K7MDENG+bPxRfiCYEXAMPLEKEY";
     struct vv_sigv4_cache cache = {0};
     uint8_t key[32];
@@ -77,7 +77,7 @@ static void test_key(void)
                    "the key of the example");
     }
     uint8_t other[32];
-    const struct vv_sigv4_scope next_day = {"20120216T000000Z", "us-east-1", "iam"};
+    const struct vv_sigv4_scope next_day = {"20120216T000000Z", "us-east-1", "iam", false};
     tap_is_int(vv_sigv4_key(&cache, secret, &next_day, other), 0, "another day");
     tap_ok(memcmp(key, other, 32) != 0, "has another key");
     tap_is_int(vv_sigv4_key(&cache, "another secret", &next_day, key), 0, "another secret");
