@@ -137,6 +137,18 @@ static int read_access_file(const char *path, char *text, size_t size,
     return 0;
 }
 
+/* The host whose dialect is Google's, with any bucket in front of it. */
+static bool is_google(const char *endpoint)
+{
+    static const char host[] = "storage.googleapis.com";
+    const char *at = strstr(endpoint, "://");
+    size_t len = at != NULL ? strcspn(at + 3, ":/") : 0;
+    if (len < strlen(host))
+        return false;
+    const char *tail = at + 3 + len - strlen(host);
+    return strncmp(tail, host, strlen(host)) == 0 && (tail == at + 3 || tail[-1] == '.');
+}
+
 static int open_store(const struct vv_place *place, const struct vv_options *options,
                       const struct vv_s3_sources *sources, struct vv_store **out_store)
 {
@@ -151,6 +163,7 @@ static int open_store(const struct vv_place *place, const struct vv_options *opt
         .ca_file = sources->ca_file,
         .storage_class = words->storage_class,
         .header_count = words->header_count,
+        .dialect = is_google(place->endpoint) ? VV_S3_DIALECT_GOOGLE : VV_S3_DIALECT_AWS,
         .checksum = words->checksum,
         .is_signing_payload = words->is_signing_payload,
         .timeout_ms = words->timeout_s * 1000,
