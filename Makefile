@@ -10,6 +10,7 @@ check:
 	tools/check $(B)
 bench: all
 	tests/bench/run
+	VARVE_BUILD=$(B) tests/bench/bucket
 asan:
 	@tools/configure build-asan -Dsanitize=address
 	tools/check build-asan

@@ -98,7 +98,8 @@ static size_t on_read(char *out, size_t size, size_t count, void *arg)
         const struct iovec *iov = &request->body[request->body_index];
         size_t left = iov->iov_len - request->body_skip;
         size_t len = left < room - done ? left : room - done;
-        memcpy(out + done, (const char *)iov->iov_base + request->body_skip, len);
+        if (len > 0)
+            memcpy(out + done, (const char *)iov->iov_base + request->body_skip, len);
         done += len;
         request->body_skip += len;
         if (len == left) {

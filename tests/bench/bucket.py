@@ -246,7 +246,7 @@ class S3backer(Side):
             self.process = subprocess.Popen(
                 ["s3backer", "-f", f"--baseURL=http://127.0.0.1:{self.server.proxy_port}/", "--accessFile=" + WORK + "/access",
                  "--blockSize=128k", "--size=1g", "--accessType=private", "--authVersion=aws4", "--region=us-east-1",
-                 "--listBlocks", "--blockCacheSync", "--prefix=" + self.prefix() + "/", "vol", self.home + "/dev"], stdout=log, stderr=log)
+                 "--listBlocks", "--blockCacheSync", "--blockCacheWriteDelay=0", "--prefix=" + self.prefix() + "/", "vol", self.home + "/dev"], stdout=log, stderr=log)
         PROCESSES.append(self.process)
         wait_until(lambda: os.path.exists(self.home + "/dev/file") or self.process.poll() is not None, 30, self.name)
         if self.process.poll() is not None:
