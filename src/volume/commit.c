@@ -18,6 +18,7 @@ int vv_commit_new(uint64_t number, struct vv_commit **out_commit)
     commit->number = number;
     vv_list_init(&commit->node);
     vv_list_init(&commit->layers);
+    commit->moved_to = &commit->layers;
     vv_list_init(&commit->touches);
     *out_commit = commit;
     return 0;

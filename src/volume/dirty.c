@@ -202,6 +202,8 @@ void vv_layer_detach(struct vv_volume *volume, struct vv_layer *layer)
         extent->data->dirty_bytes -= layer->to - layer->from;
     if (layer->state == VV_LAYER_SEALED)
         vv_segref_release(volume, &layer->loc.segment);
+    if (layer->commit_ref->moved_to == &layer->in_commit)
+        layer->commit_ref->moved_to = layer->in_commit.prev;
     vv_list_remove(&layer->in_extent);
     vv_list_remove(&layer->in_commit);
     extent->layer_count--;

@@ -238,6 +238,19 @@ static void upload_run(void *arg)
     vv_volume_fiber_ended(volume);
 }
 
+static bool is_movable(const struct vv_layer *layer)
+{
+    return layer->state == VV_LAYER_PLAIN && !layer->is_zero;
+}
+
+/* Skip what earlier uploads have taken: a commit of a second of bulk writes has tens of thousands of layers. */
+static void skip_moved(struct vv_commit *commit)
+{
+    while (commit->moved_to->next != &commit->layers &&
+           !is_movable(vv_list_entry(commit->moved_to->next, struct vv_layer, in_commit)))
+        commit->moved_to = commit->moved_to->next;
+}
+
 static size_t gather(struct vv_volume *volume, struct upload *upload, size_t max, bool is_forced)
 {
     const struct vv_commit *open = volume->open;
@@ -245,11 +258,11 @@ static size_t gather(struct vv_volume *volume, struct upload *upload, size_t max
     if (!is_forced && !vv_list_is_empty(&open->layers))
         newest = vv_list_last(&open->layers, struct vv_layer, in_commit)->extent;
     size_t count = 0;
-    vv_list_each (node, &open->layers) {
+    for (struct vv_list *node = open->moved_to->next; node != &open->layers; node = node->next) {
         struct vv_layer *layer = vv_list_entry(node, struct vv_layer, in_commit);
         if (upload->bytes >= volume->segment_bytes || count == max)
             break;
-        if (layer->state != VV_LAYER_PLAIN || layer->is_zero || layer->extent == newest)
+        if (!is_movable(layer) || layer->extent == newest)
             continue;
         struct vv_seal_job *job = &upload->jobs[count];
         job->origin.data_id = layer->extent->data->id;
@@ -266,20 +279,20 @@ static size_t count_plain(const struct vv_commit *commit, uint64_t limit)
 {
     size_t count = 0;
     uint64_t bytes = 0;
-    vv_list_each (node, &commit->layers) {
+    for (const struct vv_list *node = commit->moved_to->next; node != &commit->layers && bytes < limit;
+         node = node->next) {
         const struct vv_layer *layer = vv_list_entry(node, struct vv_layer, in_commit);
-        if (layer->state != VV_LAYER_PLAIN || layer->is_zero)
+        if (!is_movable(layer))
             continue;
         bytes += layer->to - layer->from;
         count++;
-        if (bytes >= limit)
-            break;
     }
     return count;
 }
 
 static struct upload *upload_new(struct vv_volume *volume, bool is_forced)
 {
+    skip_moved(volume->open);
     size_t max = count_plain(volume->open, volume->segment_bytes) + 1;
     struct upload *upload = vv_zalloc(sizeof *upload);
     if (upload == NULL)

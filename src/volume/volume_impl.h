@@ -135,6 +135,7 @@ struct vv_commit {
     struct vv_list node; /* volume->commits, oldest first; the open one is last */
     uint64_t number;
     struct vv_list layers;
+    struct vv_list *moved_to; /* in layers: up to here nothing is left that an upload could take */
     struct vv_list touches;
     struct vv_counters counters; /* after its last operation */
     uint64_t plain_bytes;        /* of PLAIN layers */
