@@ -256,14 +256,18 @@ static int journal_commit(struct vv_volume *volume, struct vv_commit *commit)
  * written meanwhile may stay behind for the journal, so that this comes to an end. */
 static void send_bulk(struct vv_volume *volume)
 {
-    for (unsigned i = 0; i < BULK_TRIES_MAX; i++) {
-        if (volume->open->plain_bytes < VV_SYNC_SEGMENT_BYTES || volume->store_error != 0 ||
-            volume->is_fenced || volume->is_abandoning)
+    uint64_t left = volume->open->plain_bytes;
+    for (unsigned i = 0; i < BULK_TRIES_MAX && left >= VV_SYNC_SEGMENT_BYTES; i++) {
+        if (volume->store_error != 0 || volume->is_fenced || volume->is_abandoning)
             return;
-        if (volume->uploads_under_way < VV_UPLOADS_MAX)
-            vv_upload_start(volume, true);
-        else
+        if (volume->uploads_under_way >= VV_UPLOADS_MAX) {
             vv_waitq_wait(&volume->uploads, vv_rt_now_ns() + BULK_WAIT_NS);
+            continue;
+        }
+        uint64_t before = volume->open->plain_bytes;
+        vv_upload_start(volume, true);
+        uint64_t sent = before - volume->open->plain_bytes;
+        left -= sent < left ? sent : left;
     }
 }
 
