@@ -4,6 +4,7 @@
 set -u
 B=${VARVE_BUILD:-build}
 SEEDS=${SIM_SEEDS:-1000}
+LARGE=${SIM_LARGE_SEEDS:-6} # of each mode with a large volume
 JOBS=${SIM_JOBS:-2}
 modes="journal dir plain mem slow cache storm faults outage full brim race errors"
 count=0
@@ -23,6 +24,10 @@ number=$(echo "$modes" | wc -w)
 each=$(((SEEDS + number - 1) / number))
 for mode in $modes; do
     run "$each seeds of mode $mode" "$B/sim_fs" --mode "$mode" --seeds "1..$each" --ops 2000 --crashes 3 --jobs "$JOBS"
+done
+# A volume 52 times larger than memory: everything is evicted, flushed, merged and deleted while it runs.
+for mode in large far crowded; do
+    run "$LARGE seeds of mode $mode" "$B/sim_fs" --mode "$mode" --seeds "1..$LARGE" --ops 2000 --crashes 3 --jobs "$JOBS"
 done
 # pass NAME PROGRAM: for programs that print TAP themselves: their lines become ours.
 pass() {
@@ -44,7 +49,7 @@ pass() {
 # Each trace of PROTOCOL's last table is one or more lines.
 pass "the traces of PROTOCOL were played" "$B/sim_protocol"
 pass "cold operations over a far store were made" "$B/sim_cold"
-run "20 seeds end alike twice" "$B/sim_fs" --mode all --seeds 1..2 --twice --jobs "$JOBS"
+run "20 seeds end alike twice" "$B/sim_fs" --mode all --seeds 1..20 --twice --jobs "$JOBS"
 run "the model agrees with the host's file system" "$B/sim_model"
 # A killed process leaves its libraries' memory behind; what the engine leaks is counted by domain instead.
 export ASAN_OPTIONS=${ASAN_OPTIONS:-}:detect_leaks=0

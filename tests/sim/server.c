@@ -7,6 +7,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "ballast.h"
 #include "base/bytes.h"
 #include "log/log.h"
 #include "rt/rt.h"
@@ -135,7 +136,9 @@ static int open_all(struct server *server)
     TRY(create_volume(server));
     TRY(open_volume(server));
     world->facts.opens++;
-    return world->era ? 0 : make_roots(server);
+    if (!world->era)
+        TRY(make_roots(server));
+    return server->is_reader ? 0 : ballast_fill(server);
 }
 
 /* ---- closing ---- */
@@ -218,6 +221,11 @@ static void serve(struct server *server)
             world_fail(world, "cannot start a client");
         }
     }
+    if (world->has_ballast) {
+        server->clients_running++;
+        if (vv_fiber_start(ballast_main, server, "ballast") < 0)
+            server->clients_running--;
+    }
     while (server->clients_running > 0)
         vv_rt_sleep_ns(POLL_NS);
 }
@@ -290,14 +298,14 @@ static void finish(struct server *server)
         return; /* its journal is broken; the next one will see */
     if (err < 0)
         world_fail(world, "the last sync: %s", vv_err_text(err));
-    if (world->is_failed || judge(server, true) < 0)
+    if (world->is_failed || judge(server, true) < 0 || ballast_check(server) < 0)
         return;
     if (rng_chance(&world->rng, 400)) {
         for (unsigned i = 0; i < world->owner_count; i++)
             engine_release_all(&server->engines[i]);
         world->is_cleaning = true;
         client_clean(server);
-        if (!world->is_failed)
+        if (!world->is_failed && ballast_remove(server) == 0)
             check_empty(server);
     }
     server->has_ended_well = !world->is_failed;
@@ -310,6 +318,8 @@ void server_main(void *arg)
     int err = open_all(server);
     if (err == 0)
         err = judge(server, server->is_reader);
+    if (err == 0 && server->is_reader && !world->is_cleaning && ballast_check(server) < 0)
+        err = -EIO;
     if (err == 0 && !server->is_reader) {
         set_up_owners(server);
         serve(server);

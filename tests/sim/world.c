@@ -386,6 +386,11 @@ static void draw_world(struct world *world)
     world->settings.cipher = (enum vv_cipher)rng_below(rng, 3);
     world->settings.compression = (enum vv_compression)rng_below(rng, 3);
     world->settings.level = 1;
+    if (world->mode->ballast_mib > 0) {
+        world->memory_bytes = 16 << 20;
+        world->segment_bytes = 0;
+        world->settings.compression = VV_COMPRESSION_LZ4;
+    }
     world->plan = world->mode->plan;
     world->turns = checked(calloc(world->options.crashes + 1, sizeof(*world->turns)));
     for (unsigned i = 0; i < world->options.crashes; i++)

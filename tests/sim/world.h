@@ -45,6 +45,7 @@ struct mode {
     unsigned shortages;               /* periods in which there is no space */
     unsigned disk_errors_per_10000;
     bool is_reordering_dirs;
+    unsigned ballast_mib; /* of files that are always there (ballast.h); memory is then 16 MiB */
 };
 
 const struct mode *mode_find(const char *name);
@@ -120,6 +121,7 @@ struct world {
     size_t keys_len;
     struct vv_seal_settings settings;
     bool is_created;
+    bool has_ballast; /* durably */
     struct vv_store_fault_plan plan; /* now */
     bool is_bad_weather;             /* an outage or a shortage, until then */
     uint64_t weather_until;
