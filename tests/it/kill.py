@@ -1,18 +1,32 @@
 """A mixed load on a mounted volume, its history, and the question whether what is found after a crash is a
 prefix of that history which holds everything that was synced.
 
-usage: kill.py load DIR HISTORY SEED    run until killed or the mount dies, noting each step in HISTORY
-       kill.py check DIR HISTORY START  compare; START is a JSON state; prints the new state
+usage: kill.py load DIR HISTORY SEED STATE [LOAD]  run until killed or the mount dies, noting each step in HISTORY;
+                                                   LOAD is mixed (the default), syncs or renames
+       kill.py check DIR HISTORY 0 STATE           compare; STATE is a JSON state; prints the new state
+
+Each step is one request of the kernel, and so is there wholly or not at all, with two exceptions, which the kernel
+makes and not the server: creating and writing are two, and a write is cut where requests end (see cuts). There the
+prefix may end between them, and nowhere else.
 """
 
 import hashlib
 import json
+import mmap
 import os
 import random
 import sys
 
 NAMES = [f"n{i}" for i in range(40)]
-DIRS = ["", "d0/", "d1/", "d0/e/"]
+FOLDERS = ["d0", "d1", "e", "f"]
+FOLDERS_MAX = 6
+PAGE = 4096
+REQUEST_BYTES = 1 << 20  # the most that the kernel puts into one write request, ...
+REQUEST_PAGES = 256      # ... and the pages of the file that it may touch
+WRITE_MAX = 2500000
+
+# Resident: a page of the source that had to be fetched would end a request anywhere.
+BUFFER = mmap.mmap(-1, WRITE_MAX, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | mmap.MAP_POPULATE | 0x2000)
 
 
 def content(seed, length):
@@ -25,7 +39,11 @@ def perform(root, step):
     if kind == "write":
         fd = os.open(path, os.O_WRONLY | os.O_CREAT, 0o644)
         try:
-            os.pwrite(fd, content(step["seed"], step["len"]), step["at"])
+            BUFFER[:step["len"]] = content(step["seed"], step["len"])
+            with memoryview(BUFFER) as view, view[:step["len"]] as part:
+                done = os.pwrite(fd, part, step["at"])
+            if done != step["len"]:
+                raise OSError(0, f"wrote {done} of {step['len']}")
         finally:
             os.close(fd)
     elif kind == "truncate":
@@ -42,12 +60,24 @@ def perform(root, step):
         os.mkdir(path)
     elif kind == "rmdir":
         os.rmdir(path)
-    elif kind == "fsync":
-        fd = os.open(path, os.O_RDONLY)
+    elif kind in ("fsync", "fsyncdir"):
+        fd = os.open(path or ".", os.O_RDONLY)
         try:
             os.fsync(fd)
         finally:
             os.close(fd)
+
+
+def cuts(step):
+    """The lengths after which a request of this write may end before the last one."""
+    at, length = step["at"], step["len"]
+    by_pages = range((at // PAGE + REQUEST_PAGES) * PAGE - at, length, REQUEST_PAGES * PAGE)
+    by_bytes = range(REQUEST_BYTES, length, REQUEST_BYTES)
+    return sorted(set(by_pages) | set(by_bytes))
+
+
+def parent(path):
+    return os.path.dirname(path)
 
 
 class Model:
@@ -56,8 +86,24 @@ class Model:
     def __init__(self, state=None):
         state = state or {"paths": {}, "files": {}}
         self.paths = {k: tuple(v) for k, v in state["paths"].items()}
-        self.files = {int(k): bytearray.fromhex(v) for k, v in state["files"].items()}
-        self.next = max(self.files, default=0) + 1
+        self.files = {int(k): bytes.fromhex(v) for k, v in state["files"].items()}
+        self.hashes = {}
+        self.next = max([0, *self.files, *(v[1] for v in self.paths.values() if v[0] == "dir")]) + 1
+
+    def copy(self):
+        other = Model()
+        other.paths, other.files, other.hashes = dict(self.paths), dict(self.files), dict(self.hashes)
+        other.next = self.next
+        return other
+
+    def set_bytes(self, number, data):
+        self.files[number] = bytes(data)
+        self.hashes.pop(number, None)
+
+    def hash(self, number):
+        if number not in self.hashes:
+            self.hashes[number] = hashlib.sha256(self.files[number]).hexdigest()
+        return self.hashes[number]
 
     def state(self):
         used = {v[1] for v in self.paths.values() if v[0] == "file"}
@@ -68,24 +114,30 @@ class Model:
         if kind == "write":
             if path not in paths:
                 paths[path] = ("file", self.next)
-                self.files[self.next] = bytearray()
+                self.files[self.next] = b""
                 self.next += 1
                 if step.get("half"):
                     return
-            data = self.files[paths[path][1]]
+            number = paths[path][1]
+            data = bytearray(self.files[number])
             length = step.get("cut", step["len"])
             end = step["at"] + length
             if len(data) < end:
                 data.extend(bytes(end - len(data)))
             data[step["at"]:end] = content(step["seed"], step["len"])[:length]
+            self.set_bytes(number, data)
         elif kind == "truncate":
-            data = self.files[paths[path][1]]
-            del data[step["len"]:]
-            data.extend(bytes(step["len"] - len(data)))
+            number = paths[path][1]
+            data = self.files[number][:step["len"]]
+            self.set_bytes(number, data + bytes(step["len"] - len(data)))
         elif kind == "rename":
-            if path == step["to"] or (step["to"] in paths and paths[path] == paths[step["to"]]):
+            to = step["to"]
+            if path == to or (to in paths and paths[path] == paths[to]):
                 return
-            paths[step["to"]] = paths.pop(path)
+            paths[to] = paths.pop(path)
+            if paths[to][0] == "dir":
+                for below in [p for p in paths if p.startswith(path + "/")]:
+                    paths[to + below[len(path):]] = paths.pop(below)
         elif kind == "link":
             paths[step["to"]] = paths[path]
         elif kind == "symlink":
@@ -93,12 +145,13 @@ class Model:
         elif kind in ("unlink", "rmdir"):
             del paths[path]
         elif kind == "mkdir":
-            paths[path] = ("dir", 0)
+            paths[path] = ("dir", self.next)
+            self.next += 1
 
     def digest(self):
         lines = []
         for path, (kind, what) in self.paths.items():
-            value = hashlib.sha256(self.files[what]).hexdigest() if kind == "file" else str(what)
+            value = self.hash(what) if kind == "file" else what if kind == "link" else 0
             lines.append(f"{path} {kind} {value}")
         return sorted(lines)
 
@@ -120,41 +173,67 @@ def dump(root):
     return sorted(lines)
 
 
-def choose(rng, model):
+def choose_rename(rng, paths, files, fresh, folders):
+    """A rename or an exchange of places: files over files, into other folders, and whole folders."""
+    if len(folders) > 1 and rng.random() < 0.3:
+        path = rng.choice(folders[1:])[:-1]
+        targets = [d + n for d in folders for n in FOLDERS
+                   if d + n not in paths and not (d + n + "/").startswith(path + "/")]
+        if targets:
+            return {"do": "rename", "path": path, "to": rng.choice(targets)}
+    return {"do": "rename", "path": rng.choice(files), "to": rng.choice(fresh + files)}
+
+
+def choose_folder(rng, paths, folders):
+    """A new folder, or the end of an empty one; None when there is neither."""
+    empty = [d[:-1] for d in folders[1:] if not any(p.startswith(d) for p in paths)]
+    fresh = [d + n for d in folders for n in FOLDERS if d + n not in paths and d.count("/") < 3]
+    if empty and (len(folders) > FOLDERS_MAX or rng.random() < 0.3):
+        return {"do": "rmdir", "path": rng.choice(empty)}
+    return {"do": "mkdir", "path": rng.choice(fresh)} if fresh and len(folders) <= FOLDERS_MAX else None
+
+
+# Shares of: folders, writes, truncations, renames, links, symbolic links, unlinks, syncs of a folder, syncs.
+LOADS = {
+    "mixed": [4, 44, 8, 10, 6, 3, 10, 2, 13],
+    "syncs": [3, 35, 5, 5, 3, 2, 5, 7, 35],
+    "renames": [8, 15, 3, 50, 6, 2, 6, 5, 5],
+}
+
+
+def choose(rng, model, shares):
     """A step that should succeed on the model's state."""
     paths = model.paths
     files = [p for p, v in paths.items() if v[0] == "file"]
-    folders = [d for d in DIRS if d == "" or d[:-1] in paths]
+    folders = [""] + [p + "/" for p, v in paths.items() if v[0] == "dir"]
     fresh = [d + n for d in folders for n in rng.sample(NAMES, 3) if d + n not in paths]
     links = [p for p, v in paths.items() if v[0] == "link"]
     if len(links) > 20 or (not files and not fresh):
         return {"do": "unlink", "path": rng.choice(links)}
-    roll = rng.random()
-    if roll < 0.04:
-        missing = [d[:-1] for d in DIRS[1:] if d[:-1] not in paths and os.path.dirname(d[:-1]) + "/" in
-                   [f or "/" for f in folders] + (["/"] if "/" not in d[:-1] else [])]
-        if missing:
-            return {"do": "mkdir", "path": missing[0]}
-    if roll < 0.5 or not files:
+    kind = rng.choices(range(len(shares)), shares)[0]
+    step = choose_folder(rng, paths, folders) if kind == 0 else None
+    if step:
+        return step
+    if kind == 7:
+        return {"do": "fsyncdir", "path": rng.choice(folders)[:-1]}
+    if kind <= 1 or not files:
         path = rng.choice(files) if files and rng.random() < 0.6 else (fresh or files)[0]
-        length = rng.choice([10, 700, 4096, 5000, 40000, 200000])
-        return {"do": "write", "path": path, "at": rng.randrange(60000), "len": length,
-                "seed": rng.randrange(1 << 30)}
+        length = rng.choice([10, 700, 4096, 5000, 40000, 40000, 100000, 200000, 200000, 300000,
+                             rng.choice([700000, 1 << 20, WRITE_MAX])])
+        return {"do": "write", "path": path, "at": rng.randrange(60000), "len": length, "seed": rng.randrange(1 << 30)}
     path = rng.choice(files)
-    if roll < 0.58:
+    if kind == 2:
         return {"do": "truncate", "path": path, "len": rng.randrange(100000)}
-    if roll < 0.68 and fresh:
-        return {"do": "rename", "path": path, "to": rng.choice(fresh + files)}
-    if roll < 0.74 and fresh:
+    if kind == 3:
+        return choose_rename(rng, paths, files, fresh, folders)
+    if kind == 4 and fresh:
         return {"do": "link", "path": path, "to": rng.choice(fresh)}
-    if roll < 0.77 and fresh:
+    if kind == 5 and fresh:
         return {"do": "symlink", "path": rng.choice(fresh), "target": "t" * rng.randrange(1, 200)}
-    if roll < 0.88:
-        return {"do": "unlink", "path": path}
-    return {"do": "fsync", "path": path}
+    return {"do": "unlink" if kind == 6 or len(files) > 60 else "fsync", "path": path}
 
 
-def load(root, history, seed, state):
+def load(root, history, seed, state, shares):
     rng = random.Random(seed)
     model = Model(state)
     # From inside, so that nothing lands in the folder below when the mount goes.
@@ -163,7 +242,7 @@ def load(root, history, seed, state):
     root = ""
     with open(history, "w", buffering=1, encoding="ascii") as log:
         for _ in range(100000):
-            step = choose(rng, model)
+            step = choose(rng, model, shares)
             log.write(json.dumps(step) + "\n")
             try:
                 perform(root, step)
@@ -186,37 +265,51 @@ def read_history(history):
     return steps, ended
 
 
+def changed_by(model, step):
+    """The inodes that a step changes: of the file, and of the folders whose entries it changes. Before the step."""
+    paths, kind = model.paths, step["do"]
+    inodes = set()
+    for path in (step.get("path"), step.get("to")):
+        if path is None or kind in ("fsync", "fsyncdir"):
+            continue
+        if path in paths and paths[path][0] != "link":
+            inodes.add(paths[path][1])
+        if kind != "truncate" and not (kind == "write" and path in paths):
+            folder = parent(path)
+            inodes.add(paths[folder][1] if folder else 0)
+    return inodes
+
+
 def synced_through(steps, ended, state):
-    """The last step that an fsync has made durable: the newest change of the file that was synced, and all
-    before it. (An fsync of a file that did not change since promises nothing about others.)"""
+    """The last step that a sync has made durable: the newest change of what was synced, and all before it. (A sync of
+    what did not change since promises nothing about others.)"""
     model, changed, synced = Model(state), {}, 0
     for number, step in enumerate(steps, 1):
         if number not in ended:
             break
-        if step["do"] == "fsync":
-            synced = max(synced, changed.get(model.paths[step["path"]][1], 0))
+        if step["do"] in ("fsync", "fsyncdir"):
+            inode = model.paths[step["path"]][1] if step["path"] else 0
+            synced = max(synced, changed.get(inode, 0))
+        inodes = changed_by(model, step)
         model.apply(step)
-        if step["do"] in ("write", "truncate"):
-            changed[model.paths[step["path"]][1]] = number
+        if step["do"] in ("write", "mkdir"):
+            inodes.add(model.paths[step["path"]][1])
+        changed.update(dict.fromkeys(inodes, number))
     return synced
 
 
-def partly(root, model, step):
-    """The state with as much of a write done as the file found shows; None when it is not there."""
-    half = Model(json.loads(json.dumps(model.state())))
-    try:
-        with open(os.path.join(root, step["path"]), "rb") as file:
-            actual = file.read()
-    except OSError:
-        return None
-    full = content(step["seed"], step["len"])
-    part = actual[step["at"]:step["at"] + step["len"]]
-    done = next((i for i, (a, b) in enumerate(zip(part, full)) if a != b), len(part))
-    if done > 0:
-        half.apply(dict(step, len=step["len"], cut=done))
-    elif step["path"] not in half.paths:
+def parts_of(model, step):
+    """The states between the requests that the kernel makes of a write."""
+    if step["do"] != "write":
+        return
+    if step["path"] not in model.paths:
+        half = model.copy()
         half.apply(dict(step, half=True))
-    return half
+        yield half
+    for length in cuts(step):
+        half = model.copy()
+        half.apply(dict(step, cut=length))
+        yield half
 
 
 def check(root, history, state):
@@ -228,14 +321,12 @@ def check(root, history, state):
     for count in range(len(steps) + 1):
         if count > 0:
             step = steps[count - 1]
-            if count > synced and step["do"] == "write":
-                # The kernel makes several requests of creating and writing: the prefix may end between them.
-                half = partly(root, model, step)
-                if half is not None and half.digest() == found:
+            for half in parts_of(model, step) if count > synced else ():
+                if half.digest() == found:
                     match = half
             model.apply(step)
         if count >= synced and model.digest() == found:
-            match = Model(json.loads(json.dumps(model.state())))
+            match = model.copy()
         if count >= synced:
             wrong = set(model.digest()) ^ set(found)
             if fewest is None or len(wrong) < fewest:
@@ -254,7 +345,7 @@ def main():
         with open(sys.argv[5], encoding="ascii") as file:
             state = json.load(file)
     if sys.argv[1] == "load":
-        load(sys.argv[2], sys.argv[3], int(sys.argv[4]), state)
+        load(sys.argv[2], sys.argv[3], int(sys.argv[4]), state, LOADS[(sys.argv[6:] or ["mixed"])[0]])
         return 0
     return check(sys.argv[2], sys.argv[3], state)
 

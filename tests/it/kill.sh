@@ -1,6 +1,7 @@
 #!/bin/bash
-# kill -9 of the server at random moments under a mixed load: what is found after each restart must be a prefix of
-# the history that holds everything fsynced, and fsck must find nothing. KILLS says how often (50). s3_kill.sh runs it
+# kill -9 of the server at random moments under three loads (mixed, full of syncs, full of renames): what is found after
+# each restart must be a prefix of the history that holds everything fsynced, and fsck must find nothing. KILLS says how
+# often (50), KILL_SEED which loads. s3_kill.sh runs it
 # with other stores: STORE names one (s3_lib.sh), DURABILITY is bucket, journal or mixed, LOAD_S the seconds of load before
 # each kill, PLAN what a proxy before the store does meanwhile.
 . tests/it/lib.sh
@@ -11,6 +12,7 @@ make_volume
 KILLS=${KILLS:-50}
 DURABILITY=${DURABILITY:-mixed}
 [ -z "${PLAN:-}" ] || plan "$PLAN"
+SEED=${KILL_SEED:-0}
 bad=0
 steps=0
 : >"$T/state"
@@ -22,7 +24,9 @@ for round in $(seq "$KILLS"); do
     [ "$DURABILITY" = mixed ] && durability=journal && [ $((round % 5)) = 0 ] && durability=bucket
     serve --mount "$T/mnt" --memory $memory --durability $durability || { bad=$((bad + 1)); break; }
     rm -f "$T/history"
-    python3 tests/it/kill.py load "$T/mnt" "$T/history" "$round" "$T/state" >"$T/load.log" 2>&1 &
+    loads=(mixed syncs renames)
+    load=${loads[$((round % 3))]}
+    python3 tests/it/kill.py load "$T/mnt" "$T/history" "$((SEED + round))" "$T/state" "$load" >"$T/load.log" 2>&1 &
     loader=$!
     for i in $(seq 100); do [ -s "$T/history" ] && break; sleep 0.05; done
     sleep "${LOAD_S:-0.$((RANDOM % 70 + 10))}"
@@ -32,7 +36,7 @@ for round in $(seq "$KILLS"); do
     steps=$((steps + $(grep -c done "$T/history")))
     serve --mount "$T/mnt" --memory $memory --durability $durability || { bad=$((bad + 1)); break; }
     if ! python3 tests/it/kill.py check "$T/mnt" "$T/history" 0 "$T/state" >"$T/state.new" 2>"$T/why"; then
-        echo "# round $round: $(cat "$T/why")"
+        echo "# round $round, $load: $(cat "$T/why")"
         bad=$((bad + 1))
         crash
         break
