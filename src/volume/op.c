@@ -8,6 +8,8 @@
 
 #define STORE_RESERVE_MIN (16ull << 20)
 #define STORE_RESERVE_MAX (1ull << 30)
+#define SPACE_WAIT_MAX_NS (10 * VV_NS_PER_S)
+#define SPACE_ASK_NS (100 * VV_NS_PER_MS)
 #define SPACE_AGE_MAX_NS (500 * VV_NS_PER_MS) /* others fill the store too: ask that often */
 
 void vv_op_init(struct vv_op *op, struct vv_volume *volume)
@@ -313,6 +315,36 @@ static bool is_store_full(const struct vv_volume *volume, size_t bytes)
                store_reserve(volume) + volume->dirty_budget.used + volume->mem_budget.used + bytes;
 }
 
+/* Is something on its way to being deleted, or waiting for that? */
+static bool is_freeing(const struct vv_volume *volume)
+{
+    return !vv_list_is_empty(&volume->drops) || !vv_list_is_empty(&volume->reclaims) ||
+           volume->dead_bytes > 0 || volume->is_flush_due || volume->is_flushing ||
+           volume->is_sweep_due || volume->is_sweeping ||
+           vv_lsm_flushable_commit(volume->lsm) != 0;
+}
+
+/* The store is full: whoever has just removed something may write in its place, so what is dead is deleted first. */
+static int wait_for_space(struct vv_volume *volume, size_t bytes)
+{
+    uint64_t end = vv_rt_now_ns() + SPACE_WAIT_MAX_NS;
+    while (is_store_full(volume, bytes)) {
+        if (volume->is_fenced)
+            return -VV_ERR_FENCED;
+        if (!is_freeing(volume) || vv_store_is_refusing(volume) || volume->is_stopping ||
+            vv_rt_now_ns() >= end)
+            return -ENOSPC;
+        volume->is_flush_due |= volume->dead_bytes > 0;
+        vv_space_kick(volume);
+        vv_volume_wake_all(volume);
+        vv_waitq_wait(&volume->room, vv_rt_now_ns() + SPACE_ASK_NS);
+        volume->space_asked_ns = vv_rt_now_ns();
+        if (vv_volume_refresh_space(volume) < 0)
+            return 0;
+    }
+    return 0;
+}
+
 /* -ENOSPC when the store has no room for what is dirty and this. Asks the store before it says so. */
 static int check_store_space(struct vv_volume *volume, size_t bytes)
 {
@@ -324,12 +356,7 @@ static int check_store_space(struct vv_volume *volume, size_t bytes)
     volume->space_asked_ns = vv_rt_now_ns();
     if (vv_volume_refresh_space(volume) < 0)
         return 0; /* the store says it when it is asked to hold something */
-    if (!is_store_full(volume, bytes))
-        return 0;
-    /* What is dead may make room. */
-    volume->is_flush_due |= volume->dead_bytes > 0;
-    vv_waitq_wake_all(&volume->commit_work);
-    return -ENOSPC;
+    return is_store_full(volume, bytes) ? wait_for_space(volume, bytes) : 0;
 }
 
 static int wait_for_bytes(struct vv_volume *volume, size_t bytes)
