@@ -5,11 +5,8 @@
  *   bench_lsm [KEYS [BUDGET_MIB [DIRECTORY]]]     20000000, 256, /tmp/bench_lsm; DIRECTORY is
  * emptied
  *
- * After `make`:
- *   cc -O2 -D_GNU_SOURCE -Isrc -o build/bench_lsm tests/bench/bench_lsm.c build/libvv_lsm.a \
- *      build/libvv_log.a build/libvv_cache.a build/libvv_segment.a build/libvv_seal.a \
- *      build/libvv_store.a build/libvv_rt.a build/libvv_base.a \
- *      $(pkg-config --libs libcrypto libsodium liblz4 libzstd) -pthread && build/bench_lsm */
+ * Fails when a key or a value is not as it was put, or the process takes more memory than the budget.
+ * `ninja -C build bench_lsm && build/bench_lsm`; part of make soak. */
 #include <ftw.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -368,6 +365,11 @@ static void read_warm(struct bench *bench)
            thread * 1e9 / (double)count, (double)misses * 100 / (double)count);
 }
 
+static uint64_t record_sum(struct vv_bytes key, struct vv_bytes value)
+{
+    return vv_xxh3(value.ptr, value.len, vv_xxh3(key.ptr, key.len, 0));
+}
+
 static void scan(struct bench *bench)
 {
     struct vv_lsm_iter *iter;
@@ -377,10 +379,18 @@ static void scan(struct bench *bench)
     uint64_t count = 0;
     uint64_t from_ns = now_ns();
     check(vv_lsm_iter_open(bench->lsm, none, none, &iter) == 0, "iter");
-    while (vv_lsm_iter_next(iter, &key, &value) == 1)
+    uint64_t sum = 0;
+    while (vv_lsm_iter_next(iter, &key, &value) == 1) {
+        sum += record_sum(key, value);
         count++;
+    }
     vv_lsm_iter_close(iter);
-    check(count == bench->keys, "scan");
+    check(count == bench->keys, "scan: every key is there once");
+    uint8_t key_bytes[KEY_LEN];
+    uint8_t value_bytes[VALUE_LEN];
+    for (uint64_t i = 0; i < bench->keys; i++)
+        sum -= record_sum(make_key(i, key_bytes), make_value(i, value_bytes));
+    check(sum == 0, "scan: every key has its value");
     printf("scan: %.0f records/s\n", (double)count / seconds_since(from_ns));
 }
 
@@ -496,5 +506,6 @@ int main(int argc, char **argv)
     printf("peak memory: %.0f MiB of %llu MiB\n", (double)usage.ru_maxrss / 1024,
            (unsigned long long)(bench.budget_bytes >> 20));
     nftw(bench.path, remove_entry, 16, FTW_DEPTH | FTW_PHYS);
+    check((uint64_t)usage.ru_maxrss << 10 < bench.budget_bytes, "staying within the budget");
     return 0;
 }
