@@ -1,4 +1,5 @@
-"""database.py DIR LOG [SOCKET_DIR]: commit rows until the database is gone, and note each committed id in LOG (a local file).
+"""database.py DIR LOG [SOCKET_DIR]: commit rows until the database is gone, and note each committed id in LOG (a local file; -
+for the output).
 
 A SQLite database DIR/db.sqlite in WAL mode with synchronous=FULL; with SOCKET_DIR, `psql` on a PostgreSQL server there. Each
 transaction writes a row and changes another, so that a torn one would show. `database.py check` prints what is wrong.
@@ -92,11 +93,11 @@ def main():
             numbers = [int(line) for line in file.read().splitlines()]
         committed = max(numbers, default=0)
         return check_postgres(sockets[0], committed) if sockets else check_sqlite(folder, committed)
-    with open(log, "a", buffering=1, encoding="ascii") as file:
+    with open(1 if log == "-" else log, "a", buffering=1, encoding="ascii") as file:
         try:
             load_postgres(sockets[0], file) if sockets else load_sqlite(folder, file)
         except (sqlite3.Error, OSError) as error:
-            print(f"stopped by: {error}")
+            print(f"stopped by: {error}", file=sys.stderr)
     return 0
 
 
