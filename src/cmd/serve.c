@@ -132,6 +132,9 @@ static int open_doors(struct vv_server *server, const struct vv_options *options
         int err = vv_fuse_mount(server->fs, &fuse, &server->fuse);
         if (err < 0) {
             vv_fail(options->mount, err);
+            if (err == -EIO)
+                fprintf(stderr, "varve: it could not be mounted, for the reason above. Is /dev/fuse there, and may you\n"
+                                "varve: use it? Who is not root needs fusermount3 (Debian: fuse3), too.\n");
             return err;
         }
     }
