@@ -109,6 +109,7 @@ check "zeros again" timeout 60 qemu-io -f raw -c 'write -z 0 1M' -c flush "nbd:u
 for round in $(seq "$kills"); do
     py load "$(uri crash)" "$T/history" "$round" >"$T/load.log" 2>&1 &
     loader=$!
+    for i in $(seq 200); do grep -q connected "$T/load.log" && break; sleep 0.05; done
     sleep "0.$((RANDOM % 60 + 20))"
     crash
     wait $loader || { echo "# round $round: $(cat "$T/load.log")"; bad=$((bad + 1)); break; }

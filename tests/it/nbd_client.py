@@ -144,6 +144,7 @@ BLOCKS = 256  # of the device that `load` writes to
 def load(uri, path, seed):
     """One write after the other, so that each state is a prefix; each write says which it is."""
     writer, flusher = connect(uri), connect(uri)
+    print("connected", flush=True)
     rng = random.Random(seed)
     with open(path, "a") as file:
         done = base = sum(1 for _ in open(path))
