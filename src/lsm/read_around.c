@@ -10,9 +10,10 @@
 #define AROUND_CACHE_SHARE 16
 #define AROUND_BLOCKS_MAX 512
 #define INLINE_BYTES_MAX (64u << 10) /* more than this is opened by a worker */
-#define SKIP_MAX 2                   /* blocks left out by a reader that still counts as going on */
+#define SKIP_MAX 8                   /* blocks left out by a reader that still counts as going on */
+#define GAP_BYTES_MAX (16u << 10)    /* of blocks that are there already, read in vain to reach others */
 
-/* Blocks first..first+count-1, which lie behind each other and are this load's to fill. */
+/* Blocks first..first+count-1, which lie behind each other; those with a block are this load's to fill. */
 struct around {
     struct vv_table *table;
     uint32_t first;
@@ -68,23 +69,30 @@ static int extend(struct around *around, struct vv_bytes index, uint32_t end, si
     around->len = loc.len;
     around->lens[0] = loc.len;
     uint32_t next = around->first + 1;
-    for (; next < table->footer.block_count && around->count < AROUND_BLOCKS_MAX; next++) {
+    size_t len = around->len; /* with those that are there */
+    for (; next < table->footer.block_count; next++) {
+        uint32_t i = next - around->first;
         size_t limit = next < end && bytes > noted ? bytes : noted;
         struct vv_block *block;
         TRY(vv_index_at(index, &table->footer, next, &loc, NULL));
-        if (loc.offset != around->offset + around->len)
+        if (loc.offset != around->offset + len)
             return -VV_ERR_FORMAT;
-        if (around->len + loc.len > limit)
+        if (len + loc.len > limit || i == AROUND_BLOCKS_MAX)
             return 0;
         struct vv_cache_key key = vv_table_cache_key(table, next);
         int found = vv_cache_begin(table->lsm->options.cache, &key, &block);
-        if (found >= 0 && found < 2)
+        TRY(found);
+        around->lens[i] = loc.len;
+        len += loc.len;
+        if (found < 2)
             vv_block_unref(block);
-        if (found != 2)
+        if (found < 2 && len - around->len > GAP_BYTES_MAX)
             return 0;
-        around->blocks[around->count] = block;
-        around->lens[around->count++] = loc.len;
-        around->len += loc.len;
+        if (found < 2)
+            continue;
+        around->blocks[i] = block;
+        around->count = i + 1;
+        around->len = len;
     }
     return 0;
 }
@@ -98,7 +106,9 @@ static void open_all(void *arg)
     for (uint32_t i = 0; i < around->count; i++) {
         uint8_t *plain;
         size_t len;
-        int err = vv_table_open_block(around->table, around->first + i, frame, around->lens[i],
+        int err = 1;
+        if (around->blocks[i])
+            err = vv_table_open_block(around->table, around->first + i, frame, around->lens[i],
                                       &plain, &len);
         if (err == 0)
             around->plains[i] = (struct vv_bytes){plain, len};
@@ -126,6 +136,8 @@ static void settle(struct around *around, int err)
 {
     for (uint32_t i = 0; i < around->count; i++) {
         struct vv_block *block = around->blocks[i];
+        if (!block)
+            continue;
         if (!around->plains[i].ptr) {
             vv_block_fail(block, err < 0 ? err : -VV_ERR_CORRUPT);
             continue;
