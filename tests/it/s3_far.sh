@@ -7,7 +7,7 @@
 . tests/it/s3_lib.sh
 need_fuse
 IDLE_S=${IDLE_S:-60}
-FILES=100000
+FILES=${FILES:-100000}
 S3=versitygw
 tools/install-s3-servers "$B" versitygw >/dev/null 2>&1 || S3=moto
 tools/install-s3-servers "$B" "$S3" >/dev/null 2>&1 || skip_all "no S3 server could be installed"
