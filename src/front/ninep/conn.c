@@ -1,5 +1,6 @@
 /* A connection: one fiber reads it and starts a fiber for each request; who has an answer queues
- * it, and sends all that is queued unless somebody is sending already.
+ * it, and starts a fiber that sends all that is queued unless there is one. It runs behind those
+ * that are ready to run now, so that the answers to what came at once leave at once.
  *
  * The reading fiber stops reading while VV_NINEP_REQUESTS_MAX requests or VV_NINEP_BYTES_MAX bytes
  * are under way, counted until the answer is sent, so a client that does not take its answers is
@@ -111,11 +112,9 @@ static int gather(struct vv_ninep_conn *conn, struct iovec *iov, int *out_iov_co
     return count;
 }
 
-static void send_all(struct vv_ninep_conn *conn)
+static void send_all(void *arg)
 {
-    if (conn->is_sending)
-        return;
-    conn->is_sending = true;
+    struct vv_ninep_conn *conn = arg;
     while (!vv_list_is_empty(&conn->outgoing)) {
         struct iovec iov[2 * VV_NINEP_SEND_BATCH];
         int iov_count;
@@ -145,7 +144,11 @@ static void answer(struct vv_ninep_job *job)
     vv_list_remove(&job->node);
     vv_list_push_back(&conn->outgoing, &job->node);
     vv_waitq_wake_all(&job->answered);
-    send_all(conn);
+    if (conn->is_sending)
+        return;
+    conn->is_sending = true;
+    if (vv_fiber_start(send_all, conn, "ninep send") < 0)
+        send_all(conn);
 }
 
 static void encode(struct vv_ninep_job *job, int err, struct vv_ninep_reply *reply)
