@@ -567,6 +567,28 @@ static void test_pipeline(void)
     close_client(&client);
 }
 
+/* The volume refuses a change: the client is told why, in both kinds of replies, and all goes on. */
+static void test_refusals(void)
+{
+    static struct client client;
+    static uint8_t bytes[4096];
+    static const struct {
+        int err;
+        uint32_t wire;
+    } refusals[] = {{-ENOSPC, VV_NBD_ENOSPC}, {-EIO, VV_NBD_EIO}, {-VV_ERR_FENCED, VV_NBD_EIO}};
+    tap_is_int(start_session(&client, "disk", true), 0, "a client");
+    for (size_t i = 0; i < sizeof(refusals) / sizeof(refusals[0]); i++) {
+        volume->apply_error = refusals[i].err;
+        tap_is_int(WRITE(&client, 8192, 4096, bytes), -(int)refusals[i].wire, "a write: %s",
+                   vv_err_name(refusals[i].err));
+        volume->apply_error = refusals[i].err;
+        tap_is_int(call(&client, VV_NBD_CMD_TRIM, 0, 0, 4096, NULL), -(int)refusals[i].wire,
+                   "a trim: %s", vv_err_name(refusals[i].err));
+    }
+    tap_is_int(WRITE(&client, 8192, 4096, bytes), 0, "then a write succeeds");
+    close_client(&client);
+}
+
 /* ---- what makes no sense ---- */
 
 static void send_noise(uint64_t seed)
@@ -723,6 +745,7 @@ static void run(void *arg)
     test_devices();
     test_huge();
     test_pipeline();
+    test_refusals();
     test_hostile();
     test_no_memory();
     for (int i = 0; i < 10000 && !is_quiet(); i++)
