@@ -299,7 +299,10 @@ void vv_commit_fiber(void *arg)
         }
         if (volume->is_stopping && vv_commit_is_empty(volume->open))
             break;
-        vv_waitq_wait(&volume->commit_work, VV_NEVER);
+        /* Without memory for the next commit it tries again by itself. */
+        bool is_short = is_freeze_due(volume) && volume->spare_commit == NULL;
+        vv_waitq_wait(&volume->commit_work,
+                      is_short ? vv_rt_now_ns() + 20 * VV_NS_PER_MS : VV_NEVER);
     }
     vv_volume_fiber_ended(volume);
 }

@@ -68,20 +68,24 @@ static void forget_tail(struct vv_volume *volume, uint64_t commit)
     }
 }
 
+static int build_and_write(struct vv_volume *volume, struct vv_lsm_edit *edit, uint64_t commit)
+{
+    struct vv_manifest manifest = {0};
+    int err = build_manifest(volume, edit, commit, &manifest);
+    if (err == 0)
+        err = vv_log_write_manifest(volume->log, &manifest);
+    vv_manifest_done(&manifest);
+    return err;
+}
+
 int vv_manifest_write(struct vv_volume *volume, struct vv_lsm_edit *edit, uint64_t flushed_commit)
 {
     while (volume->is_writing_manifest)
         vv_waitq_wait(&volume->manifest_free, VV_NEVER);
     volume->is_writing_manifest = true;
-    struct vv_manifest manifest = {0};
     int err;
-    while ((err = build_manifest(volume, edit, flushed_commit, &manifest)) == -ENOMEM) {
-        vv_manifest_done(&manifest);
-        vv_rt_sleep_ns(20 * VV_NS_PER_MS);
-    }
-    if (err == 0)
-        err = vv_log_write_manifest(volume->log, &manifest);
-    vv_manifest_done(&manifest);
+    while ((err = build_and_write(volume, edit, flushed_commit)) == -ENOMEM)
+        vv_rt_sleep_ns(20 * VV_NS_PER_MS); /* nothing has been written */
     if (err == 0) {
         if (edit != NULL)
             vv_lsm_apply(volume->lsm, edit);

@@ -249,6 +249,7 @@ static int fetch_keys(struct vv_op *op)
     struct vv_bytes inline_keys[16];
     struct vv_bytes *keys = inline_keys;
     size_t count = op->key_count;
+    TRY(vv_writer_check(&op->keys)); /* a key may not have been noted */
     if (count > 16) {
         keys = vv_calloc(count, sizeof *keys);
         if (keys == NULL)

@@ -48,6 +48,7 @@ pass() {
 }
 # Each trace of PROTOCOL's last table is one or more lines.
 pass "the traces of PROTOCOL were played" "$B/sim_protocol"
+pass "operations with each allocation failing were made" "$B/sim_failing"
 pass "cold operations over a far store were made" "$B/sim_cold"
 run "20 seeds end alike twice" "$B/sim_fs" --mode all --seeds 1..20 --twice --jobs "$JOBS"
 run "the model agrees with the host's file system" "$B/sim_model"
@@ -55,8 +56,9 @@ run "the model agrees with the host's file system" "$B/sim_model"
 export ASAN_OPTIONS=${ASAN_OPTIONS:-}:detect_leaks=0
 if [ "${SIM_SANITIZE:-1}" = 1 ]; then
     S=$B/sanitized
-    if tools/configure "$S" -Dsanitize=address >"$B/sanitized.log" 2>&1 && ninja -C "$S" sim_fs sim_protocol >>"$B/sanitized.log" 2>&1; then
+    if tools/configure "$S" -Dsanitize=address >"$B/sanitized.log" 2>&1 && ninja -C "$S" sim_fs sim_protocol sim_failing >>"$B/sanitized.log" 2>&1; then
         run "the traces under sanitizers" "$S/sim_protocol"
+        run "each allocation failing, under sanitizers" "$S/sim_failing"
         for mode in $modes; do
             run "10 seeds of mode $mode under sanitizers" "$S/sim_fs" --mode "$mode" --seeds 2001..2010 --jobs "$JOBS"
         done
