@@ -95,5 +95,19 @@ check "and says so" grep -q "taking a dead mount away" "$T/server.log"
 is "there is one mount" "$(grep -c " $T/mnt " /proc/mounts)" 1
 check "the database is whole after the crash" timeout 60 python3 tests/it/sqlite.py "$T/mnt" check
 check "stop" stop
+
+# ---- a mount that was detached while somebody was in it ----
+if [ "$(id -u)" = 0 ]; then
+    serve --mount "$T/mnt" || { not_ok "the server starts"; finish; exit 1; }
+    (cd "$T/mnt" && exec sleep 60) &
+    user=$!
+    for _ in $(seq 100); do [ "$(readlink "/proc/$user/cwd")" = "$T/mnt" ] && break; sleep 0.05; done
+    umount -l "$T/mnt"
+    check "a server whose mount was detached goes on for who is in it" \
+        timeout 20 cat "/proc/$user/cwd/held"
+    check "and stops when it is told to" stop
+    is "with nothing to complain about" "$(grep -c ERROR "$T/server.log")" 0
+    kill "$user"
+fi
 check "fsck finds nothing" "$V" fsck "$T/vol" --key-file "$T/key" --data --quiet
 finish

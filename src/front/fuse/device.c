@@ -140,8 +140,11 @@ void vv_fuse_device_close(struct vv_fuse_device *device)
 
 int vv_fuse_device_unmount(struct vv_fuse_device *device, enum vv_fuse_unmount how)
 {
-    return unmount_path(device->mountpoint,
-                        how == VV_FUSE_UNMOUNT_CUT ? MNT_FORCE | MNT_DETACH : 0);
+    int err = unmount_path(device->mountpoint,
+                           how == VV_FUSE_UNMOUNT_CUT ? MNT_FORCE | MNT_DETACH : 0);
+    /* Somebody has detached it already. Who still uses it, perhaps in a mount namespace of its own,
+     * goes on to do so. */
+    return err == -EINVAL ? 0 : err;
 }
 
 void vv_fuse_device_sync(struct vv_fuse_device *device)
