@@ -3,6 +3,7 @@
 #include <linux/fs.h>
 #include <string.h>
 
+#include "fs/acl.h"
 #include "fs/fs_impl.h"
 
 #define JOINS_MAX 3 /* joinings of parts that one call tries */
@@ -145,6 +146,9 @@ static int allocate(struct vv_op *op, void *arg)
     TRY(change_file(op, call, &inode));
     const struct vv_cred *cred = &call->call->cred;
     TRY(vv_kill_priv(op, &inode, !vv_cred_is_root(cred)));
+    /* As Linux since 6.2: one whom the group may not execute, too, unless the caller is in it. */
+    if (!vv_cred_is_root(cred) && !vv_cred_is_member(cred, inode.gid))
+        inode.mode &= ~(uint32_t)S_ISGID;
     vv_inode_touch(&inode, VV_NOW_MTIME | VV_NOW_CTIME);
     call->now = inode;
     return vv_inode_save(op, &inode);

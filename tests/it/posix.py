@@ -175,6 +175,14 @@ class Posix:
             self.tap.equal((status, os.stat(path).st_mode & stat.S_ISGID), (0, left),
                            f"setting an ACL as a member of group {group}")
         os.close(fd)
+        # As generic/683: the owner, in the file's group or not, allocates.
+        for group, left in ((3000, 0), (2000, stat.S_ISGID)):
+            fd = os.open(path, os.O_RDWR)
+            os.fchmod(fd, 0o6666)
+            status = run_as(1000, group, lambda: os.posix_fallocate(fd, 0, 8192))
+            self.tap.equal((status, os.stat(path).st_mode & 0o6000), (0, left),
+                           f"fallocate as a member of group {group}")
+            os.close(fd)
 
     def test_chattr(self):
         path = self.make("chattr")

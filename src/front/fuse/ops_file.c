@@ -181,6 +181,9 @@ int vv_fuse_fallocate(struct vv_fuse_request *request)
     struct fuse_fallocate_in in;
     if (!vv_fuse_take(request, &in, sizeof(in)))
         return -EINVAL;
+    /* Who is not in the file's group takes its setgid bit away. */
+    uint32_t *groups CLEANUP(vv_free_ptr);
+    vv_fuse_add_groups(request, &groups);
     TRY(vv_fs_fallocate(request->fuse->fs, &request->call, node_of(request),
                         vv_fuse_handle_of(in.fh), (int)in.mode, in.offset, in.length));
     return vv_fuse_reply_ok(request);

@@ -265,6 +265,13 @@ static void test_errors(void)
     set_mode(ROOT, file, 06755);
     tap_is_int(vv_fs_fallocate(fs, ALICE, file, NULL, 0, 0, 30000), 0, "the owner");
     tap_is_int(attr_of(file).mode & 07777, 0755, "setuid and setgid are gone");
+    set_mode(ROOT, file, 06745);
+    tap_is_int(vv_fs_fallocate(fs, ALICE, file, NULL, 0, 0, 30000), 0, "in the file's group");
+    tap_is_int(attr_of(file).mode & 07777, 02745, "setgid without execution stays");
+    set_owner(ROOT, file, UINT32_MAX, 3000);
+    set_mode(ROOT, file, 06745);
+    tap_is_int(vv_fs_fallocate(fs, ALICE, file, NULL, 0, 0, 30000), 0, "not in it");
+    tap_is_int(attr_of(file).mode & 07777, 0745, "it goes");
 }
 
 static void test_all(void)
