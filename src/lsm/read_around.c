@@ -36,6 +36,7 @@ static size_t note_miss(struct vv_table *table, uint32_t number)
         struct vv_table_reader *reader = &table->readers[i];
         if (reader->bytes > 0 && number >= reader->next && number <= reader->next + SKIP_MAX) {
             reader->bytes *= 2;
+            reader->next = number;
             reader->used = ++table->reader_clock;
             return reader->bytes;
         }
