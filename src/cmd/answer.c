@@ -106,6 +106,10 @@ static json_t *status(struct vv_server *server)
     bool is_journal =
         vv_place_durability(&server->place, server->options) == VV_DURABILITY_JOURNAL;
     json_object_set_new(object, "durability", json_string(is_journal ? "journal" : "bucket"));
+    struct vv_volume_stats stats;
+    vv_volume_stats(server->volume, &stats);
+    if (!server->options->is_read_only)
+        set(object, "unsent_commits", stats.open_commit - 1 - stats.bucket_commit);
     vv_server_cache_to_json(server, object);
     if (server->fuse != NULL) {
         struct vv_fuse_stats fuse;
