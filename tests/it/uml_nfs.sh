@@ -1,9 +1,10 @@
 #!/bin/bash
 # The kernel's NFS client: what programs expect; a source tree unpacked, compared and built (a small one: system calls and
-# program starts are slow in the guest; UML_FULL=1 takes a large one); and kill -9 of the server under an application that
-# writes and fsyncs: on a hard mount it goes on without an error, and all that it has fsynced is there. KILLS: how often (3).
+# program starts are slow in the guest; UML_FULL=1 takes git's); and kill -9 of the server under an application that
+# writes and fsyncs: on a hard mount it goes on without an error, and all that it has fsynced is there. NFS_KILLS: how often (3).
 . tests/it/uml_lib.sh
-KILLS=${KILLS:-3}
+. tests/it/source_tree.sh
+KILLS=${NFS_KILLS:-3}
 PORT=2049
 export="/:no_root_squash@$UML_HOST/24"
 make_volume
@@ -20,33 +21,22 @@ is "with large requests" "$(guest "grep -o '[rw]size=[0-9]*' /proc/mounts | xarg
 guest_tap "PROGRAMS_ENTRIES=1000 PROGRAMS_TIMES=${PROGRAMS_TIMES:-} timeout 110 python3 tests/it/programs.py /mnt/n --without ${WITHOUT:-rename2 tmpfile xattr trusted acl append range unlinked-attr}"
 
 # ---- a source tree ----
-parts=${UML_FULL:+60}
-mkdir -p "$T/src"
-python3 - "$T/src" "${parts:-4}" <<'P'
-import os, random, sys
-rng = random.Random(1)
-root, units = sys.argv[1], []
-for d in range(int(sys.argv[2])):
-    os.makedirs(f"{root}/part{d}")
-    for f in range(75):
-        body = "".join(f"int f{d}_{f}_{k}(int x) {{ return x * {rng.randrange(99)} + {k}; }}\n"
-                       for k in range(rng.randrange(1, 40)))
-        name = f"part{d}/unit{f}.c" if f < 4 else f"part{d}/file{f}.txt"
-        units += [name[:-2] + ".o"] if f < 4 else []
-        with open(f"{root}/{name}", "w") as file:
-            file.write(body)
-with open(f"{root}/Makefile", "w") as file:
-    file.write(f"all: {' '.join(units)}\n\tld -r -o all $^\n%.o: %.c\n\t$(CC) -O0 -c -o $@ $<\n")
-P
-echo "# $(find "$T/src" -type f | wc -l) files"
-tar -C "$T/src" -cf "$T/tree.tar" .
+if [ -n "${UML_FULL:-}" ]; then
+    get_tree outside
+else
+    tree=$(generate_tree "$T/src" 4)
+    name="a small generated tree"
+fi
+echo "# $name, $(find "$tree" -type f | wc -l) files"
+tar -C "$tree" -cf "$T/tree.tar" .
 GUEST_TIMEOUT=600 check "unpack a tree" guest "mkdir /mnt/n/tree && tar -C /mnt/n/tree -xf $T/tree.tar"
-GUEST_TIMEOUT=600 check "every byte is the same" guest "diff -r --no-dereference $T/src /mnt/n/tree"
-GUEST_TIMEOUT=900 check "make -j2" guest "make -C /mnt/n/tree -j2 all"
-sum=$(guest "sha256sum /mnt/n/tree/all")
+GUEST_TIMEOUT=600 check "every byte is the same" guest "diff -r --no-dereference $tree /mnt/n/tree"
+options="NO_CURL=1 NO_OPENSSL=1 NO_EXPAT=1 NO_GETTEXT=1 NO_TCLTK=1 NO_PERL=1 NO_PYTHON=1 CFLAGS=-O0"
+GUEST_TIMEOUT=1500 check "make -j2" guest "make -C /mnt/n/tree -j2 $options git"
+sum=$(guest "sha256sum /mnt/n/tree/git")
 check "unmount it" guest "umount /mnt/n"
 nfs /mnt/n
-is "what was built is the same after a new mount" "$(guest "sha256sum /mnt/n/tree/all")" "$sum"
+is "what was built is the same after a new mount" "$(guest "sha256sum /mnt/n/tree/git")" "$sum"
 
 # ---- kill -9 under a hard mount ----
 guest_start load "python3 tests/it/nfs_syncer.py work /mnt/n/synced $T/synced $((KILLS * 4 + 2))"

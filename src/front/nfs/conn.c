@@ -1,5 +1,6 @@
 /* A connection: one fiber reads it and starts a fiber for each request; who has an answer queues
- * it, and sends all that is queued unless somebody is sending already.
+ * it, and starts a fiber that sends all that is queued unless there is one. It runs behind those
+ * that are ready to run now, so that the answers to what came at once leave at once.
  *
  * The reading fiber stops reading while VV_NFS_REQUESTS_MAX requests or VV_NFS_BYTES_MAX bytes are
  * under way, counted until the answer is sent, so a client that does not take its answers is not
@@ -93,11 +94,9 @@ static void break_off(struct vv_nfs_conn *conn)
     vv_socket_shutdown(conn->socket);
 }
 
-static void send_all(struct vv_nfs_conn *conn)
+static void send_all(void *arg)
 {
-    if (conn->is_sending)
-        return;
-    conn->is_sending = true;
+    struct vv_nfs_conn *conn = arg;
     while (!vv_list_is_empty(&conn->outgoing)) {
         struct iovec iov[2 * VV_NFS_SEND_BATCH];
         int iov_count;
@@ -123,7 +122,11 @@ void vv_nfs_job_answer(struct vv_nfs_job *job)
     vv_nfs_buffer_free(conn->nfs, job->record);
     job->record = NULL;
     vv_list_push_back(&conn->outgoing, &job->node);
-    send_all(conn);
+    if (conn->is_sending)
+        return;
+    conn->is_sending = true;
+    if (vv_fiber_start(send_all, conn, "nfs send") < 0)
+        send_all(conn);
 }
 
 void vv_nfs_job_drop(struct vv_nfs_job *job)
