@@ -70,8 +70,25 @@ r, c = s["requests"], s["cost"]
 print(s["is_served"], s["durability"], r["put"] > 0, r["list"] > 0, r["failed"], round(c["so_far"], 3) == r["put"] + r["list"])
 P
 )" "True bucket True True 0 True"
+sleep 3
+requests() {
+    "$V" status "$VOL" "${STORE_OPTIONS[@]}" --json | python3 -c 'import json,sys; r = json.load(sys.stdin)["requests"]; print(sum(r[k] for k in ("put", "get", "head", "list", "delete")))'
+}
+before=$(requests)
+sleep 7
+is "an idle server makes no request in seven seconds" "$(requests)" "$before"
 check "in words, too" sh -c "'$V' status '$VOL' ${STORE_OPTIONS[*]} | grep -q 'estimated cost'"
 fails "prices that are none" 2 "prices" "$V" status "$VOL" "${STORE_OPTIONS[@]}" --prices put=free
 is "its place is private" "$(stat -c %a "$T/host" "$T/host"/* | sort -u)" 700
 check "stop" stop
+
+# A role with a web identity: the token goes to STS (moto plays it), what comes back to the bucket.
+if tools/install-s3-servers "$B" moto >/dev/null 2>&1; then
+    start_s3 moto
+    echo token >"$T/token"
+    check "web identity" env AWS_WEB_IDENTITY_TOKEN_FILE="$T/token" AWS_ROLE_ARN=arn:aws:iam::123456789012:role/varve \
+        AWS_ENDPOINT_URL_STS="http://127.0.0.1:$PORT" AWS_ENDPOINT_URL="http://127.0.0.1:$PORT" \
+        "$V" init s3://vol/role --key-file "$T/key" --state "$T/host"
+    check "STS was asked" grep -q '"POST / HTTP' "$T/s3.log"
+fi
 finish
