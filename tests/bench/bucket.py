@@ -245,7 +245,7 @@ class S3backer(Side):
         with open(self.home + "/log", "a") as log:
             self.process = subprocess.Popen(
                 ["s3backer", "-f", f"--baseURL=http://127.0.0.1:{self.server.proxy_port}/", "--accessFile=" + WORK + "/access",
-                 "--blockSize=128k", "--size=1g", "--accessType=private", "--authVersion=aws4", "--region=us-east-1",
+                 "--blockSize=128k", "--size=1g", "--accessType=private", "--authVersion=aws4",
                  "--listBlocks", "--blockCacheSync", "--blockCacheWriteDelay=0", "--prefix=" + self.prefix() + "/", "vol", self.home + "/dev"], stdout=log, stderr=log)
         PROCESSES.append(self.process)
         wait_until(lambda: os.path.exists(self.home + "/dev/file") or self.process.poll() is not None, 30, self.name)
@@ -253,7 +253,11 @@ class S3backer(Side):
             with open(self.home + "/log") as log:
                 raise RuntimeError(log.read()[-300:])
         if not os.path.exists(self.home + "/formatted"):
-            sh("mkfs.ext4", "-q", "-E", "nodiscard", self.home + "/dev/file")
+            delay = self.server.delay
+            self.server.set_delay(0)  # making the file system is no part of the table
+            sh("mkfs.ext4", "-q", "-E", "nodiscard,lazy_itable_init=1,lazy_journal_init=1", "-J", "size=4",
+               self.home + "/dev/file")
+            self.server.set_delay(delay)
             open(self.home + "/formatted", "w").close()
         sh("mount", "-o", "loop", self.home + "/dev/file", self.path)
 
