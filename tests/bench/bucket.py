@@ -1,5 +1,5 @@
-"""The bucket's table of `make bench`: varve with its volume in a bucket, beside s3fs and s3backer on the same server, with
-0, 10 and 30 ms added to each request. Started by tests/bench/bucket. A target that is not met prints MISSED with its
+"""The bucket's table of `make bench`: varve with its volume in a bucket, beside s3fs (and s3backer, when BENCH_PEERS
+names it) on the same server, with 0, 10 and 30 ms added to each request. Started by tests/bench/bucket. A target that is not met prints MISSED with its
 cause from CAUSES; it is never removed."""
 import atexit
 import datetime
@@ -22,7 +22,7 @@ import urllib.request
 BUILD = os.path.abspath(sys.argv[1])
 SMALL = os.environ.get("BENCH_SIZE") == "small"
 DELAYS = [int(d) for d in os.environ.get("BENCH_DELAYS", "0,10,30").split(",")]
-PEERS = os.environ.get("BENCH_PEERS", "s3fs,s3backer").split(",")
+PEERS = os.environ.get("BENCH_PEERS", "s3fs").split(",")
 MIB = 1 << 20
 BULK = (64 if SMALL else 256) * MIB
 CREATES = 1000 if SMALL else 4000
