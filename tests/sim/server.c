@@ -209,6 +209,23 @@ static void set_up_owners(struct server *server)
     }
 }
 
+/* Manifests that move no replay point: settings are written again and again. */
+static void manifest_main(void *arg)
+{
+    struct server *server = arg;
+    const struct world *world = server->world;
+    struct rng rng = {world->options.seed ^ (server->number + 1) * 0x9e3779b97f4a7c15ull};
+    while (server->clients_running > 1) {
+        vv_rt_sleep_ns(rng_log_between(&rng, 50, 3000) * VV_NS_PER_MS);
+        if (server->clients_running <= 1 || world->is_failed)
+            continue;
+        int err = vv_volume_set_settings(server->volume, vv_volume_settings(server->volume));
+        if (err < 0 && err != -VV_ERR_STOPPED && !world_excuses(server, err))
+            world_fail(server->world, "server %u: settings: %s", server->number, vv_err_text(err));
+    }
+    server->clients_running--;
+}
+
 static void serve(struct server *server)
 {
     struct world *world = server->world;
@@ -224,6 +241,11 @@ static void serve(struct server *server)
     if (world->has_ballast) {
         server->clients_running++;
         if (vv_fiber_start(ballast_main, server, "ballast") < 0)
+            server->clients_running--;
+    }
+    if (world->options.seed % 2 == 0 && !world->is_failed) {
+        server->clients_running++;
+        if (vv_fiber_start(manifest_main, server, "manifests") < 0)
             server->clients_running--;
     }
     while (server->clients_running > 0)
