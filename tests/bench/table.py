@@ -20,6 +20,7 @@ RUNS = int(os.environ.get("BENCH_RUNS", "5"))
 MINUTES = float(os.environ.get("BENCH_MINUTES", "18"))
 MEMORY_MINUTES = 0.5 if os.environ.get("BENCH_SIZE") == "small" else 3.0  # kept for what comes after the runs
 PEAK_MAX_MIB = 384
+VERBOSE = "BENCH_VERBOSE" in os.environ  # say how long each measurement took
 ONLY = set(filter(None, os.environ.get("BENCH_LINES", "").split(",")))
 MIB = 1 << 20
 FILES = 3000 if SMALL else 15000
@@ -378,7 +379,10 @@ def measure_all():
             order = sides[run % len(sides):] + sides[:run % len(sides)]
             for side in order:
                 if line.sides is None or side.name in line.sides:
+                    before = time.time()
                     line.run(side, run > 0)
+                    if VERBOSE:
+                        print(f"# {line.name} {side.name}: {time.time() - before:.1f} s", file=sys.stderr, flush=True)
         for side in sides:
             side.remove()
         longest = max(longest, time.time() - started)
