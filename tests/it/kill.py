@@ -69,11 +69,15 @@ def perform(root, step):
 
 
 def cuts(step):
-    """The lengths after which a request of this write may end before the last one."""
+    """The lengths after which a request of this write may end before the last one. A first page that is written in
+    part, and is not in the kernel's cache, is a request of its own (fuse_fill_write_pages in the kernel's fs/fuse/file.c
+    keeps such a page locked and stops there); the others follow from the page behind it."""
     at, length = step["at"], step["len"]
+    first = -at % PAGE
     by_pages = range((at // PAGE + REQUEST_PAGES) * PAGE - at, length, REQUEST_PAGES * PAGE)
     by_bytes = range(REQUEST_BYTES, length, REQUEST_BYTES)
-    return sorted(set(by_pages) | set(by_bytes))
+    behind_first = range(first, length, REQUEST_BYTES) if first else ()
+    return sorted(set(by_pages) | set(by_bytes) | set(behind_first))
 
 
 def parent(path):

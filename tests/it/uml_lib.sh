@@ -71,7 +71,7 @@ uml_start() {
     mkfifo "$UML_DIR/line" "$UML_DIR/line.out"
     exec 8<>"$UML_DIR/line" 7<>"$UML_DIR/line.out"
     TMPDIR=$UML_DIR/memory linux.uml mem="$UML_MEM" umid=varve uml_dir="$UML_DIR/" \
-        root=/dev/root rootfstype=hostfs rootflags=/ rw init="$PWD/tests/it/uml_init.sh" con=null con0=null,fd:1 ssl0=fd:8,fd:7 \
+        root=/dev/root rootfstype=hostfs rootflags=/ rw init="$PWD/tests/it/uml_init" con=null con0=null,fd:1 ssl0=fd:8,fd:7 \
         vec0:transport=tap,ifname=uml0,mac=02:00:00:00:00:02,depth=128,gro=1 \
         varve_dir="$UML_DIR" varve_guest="$UML_GUEST" </dev/null >"$UML_DIR/console" 2>&1 &
     UML=$!
