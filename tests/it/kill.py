@@ -278,7 +278,9 @@ def changed_by(model, step):
             continue
         if path in paths and paths[path][0] != "link":
             inodes.add(paths[path][1])
-        if kind != "truncate" and not (kind == "write" and path in paths):
+        is_entry_kept = kind == "truncate" or (kind == "write" and path in paths) or \
+            (kind == "link" and path == step["path"])
+        if not is_entry_kept:
             folder = parent(path)
             inodes.add(paths[folder][1] if folder else 0)
     return inodes
