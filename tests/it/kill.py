@@ -21,8 +21,10 @@ NAMES = [f"n{i}" for i in range(40)]
 FOLDERS = ["d0", "d1", "e", "f"]
 FOLDERS_MAX = 6
 PAGE = 4096
-REQUEST_BYTES = 1 << 20  # the most that the kernel puts into one write request, ...
-REQUEST_PAGES = 256      # ... and the pages of the file that it may touch
+# The most that the kernel puts into one write request: FUSE 1 MiB, and 256 pages of the file. A client that sends what it is
+# given, unaware of pages (v9fs with cache=none), names its bytes in the environment.
+REQUEST_BYTES = int(os.environ.get("REQUEST_BYTES", 1 << 20))
+REQUEST_PAGES = 256
 WRITE_MAX = 2500000
 
 # Resident: a page of the source that had to be fetched would end a request anywhere.
@@ -73,6 +75,8 @@ def cuts(step):
     part, and is not in the kernel's cache, is a request of its own (fuse_fill_write_pages in the kernel's fs/fuse/file.c
     keeps such a page locked and stops there); the others follow from the page behind it."""
     at, length = step["at"], step["len"]
+    if "REQUEST_BYTES" in os.environ:
+        return list(range(REQUEST_BYTES, length, REQUEST_BYTES))
     first = -at % PAGE
     by_pages = range((at // PAGE + REQUEST_PAGES) * PAGE - at, length, REQUEST_PAGES * PAGE)
     by_bytes = range(REQUEST_BYTES, length, REQUEST_BYTES)
