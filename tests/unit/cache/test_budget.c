@@ -132,10 +132,10 @@ static void test_timeout(void)
     reset();
     vv_budget_init(&all, NULL, 100);
     vv_budget_charge(&all, 90);
-    start(&all, 50, vv_rt_now_ns() + VV_NS_PER_MS, 'a');
+    start(&all, 50, vv_rt_now_ns() + 100 * VV_NS_PER_MS, 'a');
     start(&all, 10, VV_NEVER, 'b');
     tap_is_str(granted, "", "both wait");
-    vv_rt_sleep_ns(2 * VV_NS_PER_MS);
+    vv_rt_sleep_ns(150 * VV_NS_PER_MS);
     vv_fiber_yield();
     vv_fiber_yield();
     tap_is_str(granted, "-ab", "who gives up makes room for those behind");
