@@ -16,6 +16,8 @@ BUILD = os.path.abspath(sys.argv[1])
 SMALL = os.environ.get("BENCH_SIZE") == "small"
 RUNS = int(os.environ.get("BENCH_RUNS", "5"))
 ONLY = set(filter(None, os.environ.get("BENCH_LINES", "").split(",")))
+if "nbd-all" in ONLY:
+    ONLY = set()
 MIB = 1 << 20
 SIZE = (128 if SMALL else 1024) * MIB
 RANDOM = (32 if SMALL else 256) * MIB  # what random lines move at depth 32; an eighth of it at depth 1
