@@ -395,7 +395,8 @@ static inline void fake_stop(struct fake_s3 *fake)
 
 static inline void fake_script(struct fake_s3 *fake, const struct fake_step *steps, size_t count)
 {
-    memcpy(fake->script, steps, count * sizeof(*steps));
+    if (count > 0)
+        memcpy(fake->script, steps, count * sizeof(*steps));
     fake->script_len = count;
     fake->script_at = 0;
 }
