@@ -40,6 +40,8 @@ CAUSES = {
     "write-random": "the disk: 1 GiB of direct writes and a sync take as long as the line (the bare loop with the disk), "
                     "and the bare loop without it writes nothing; of the server's time copying requests is 13%, LZ4 and AES 12%",
     "read-direct": "each byte is copied three times: preadv2 from the page cache 51%, memmove 5%, reply 12%",
+    "create": "seven requests a file, one after another: unpinned, polling for the next one is two thirds of the server's "
+              "time, the engine under 5%",
     "stat-cold": "waking server and client (finish_task_switch) is 61% of the server's time, memtable and block look-ups 6%",
     "stat-again": "a LOOKUP and two GETATTR each (the kernel checks permissions of the directory, which it does not for the "
                   "peer), of which waking server and client is 61%, look-ups 6%",
