@@ -278,7 +278,8 @@ static void commit_once(struct vv_volume *volume)
     vv_commit_freeze(volume);
     if (vv_volume_is_journaling(volume)) {
         int err = journal_commit(volume, commit);
-        while (err == -ENOMEM && !volume->is_fenced) {
+        /* A journal that memory broke while it was being written stays broken. */
+        while (err == -ENOMEM && !volume->is_fenced && !vv_journal_is_broken(volume->journal)) {
             vv_rt_sleep_ns(20 * VV_NS_PER_MS);
             err = journal_commit(volume, commit);
         }

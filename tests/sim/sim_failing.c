@@ -1,7 +1,7 @@
 /* Memory that runs out: each operation of fs over a real volume with its n-th allocation failing,
  * n = 0, 1, 2, ... until none fails. It either gives an error and has changed nothing, or succeeds
  * and has done all; what is there then also survives an orderly end and is found at the next
- * opening. Everything warm, and after opening again with nothing in memory. Also opening itself.
+ * opening. Everything warm, and after opening again with nothing in memory; without a journal and with one. Also opening itself.
  * Prints TAP. sim_failing [part of an operation's name] */
 #include <errno.h>
 #include <fcntl.h>
@@ -31,6 +31,7 @@ struct world {
     struct vv_store *store;
     struct vv_volume *volume;
     struct vv_fs *fs;
+    bool is_journaling;
     uint64_t dir, other, small, big, extra; /* inodes */
     struct engine_part part;
 };
@@ -45,6 +46,11 @@ static int open_volume(struct world *world)
                                         .ring = world->ring,
                                         .memory_bytes = 16 << 20,
                                         .commit_delay_ns = HOUR_NS};
+    if (world->is_journaling) {
+        options.durability = VV_DURABILITY_JOURNAL;
+        options.journal_path = "/journal";
+        options.journal_file_bytes = 1 << 20;
+    }
     TRY(vv_volume_open(&options, &world->volume));
     return vv_fs_open(world->volume, &world->fs);
 }
@@ -376,6 +382,7 @@ static const struct {
     {"listxattr", op_listxattr, true, false},
     {"write and sync", op_sync, false, true},
     {"write and settle", op_settle, false, true},
+    {"opening", open_volume, true, false},
 };
 #define OPS (sizeof(ops) / sizeof(ops[0]))
 
@@ -383,7 +390,7 @@ static const struct {
 
 struct attempt {
     unsigned op;
-    bool is_cold;
+    bool is_cold, is_journaling;
     int64_t n; /* -1: nothing fails */
     /* out */
     int err; /* of the operation; or of what must not fail, then `what` says which */
@@ -412,7 +419,8 @@ static int hash_state(struct world *world, struct hash *out_hash)
 static void attempt_main(void *arg)
 {
     struct attempt *attempt = arg;
-    struct world world = {.part = {.root = "/w", .prefix = "none"}};
+    struct world world = {.part = {.root = "/w", .prefix = "none"},
+                          .is_journaling = attempt->is_journaling};
     struct hash later = {0};
     bool go = is_good(attempt, "creating", create_volume(&world)) &&
               is_good(attempt, "opening", open_volume(&world)) &&
@@ -427,12 +435,19 @@ static void attempt_main(void *arg)
         vv_cache_resize(world.volume->cache, 0);
         vv_cache_resize(world.volume->cache, size);
     }
+    if (go && ops[attempt->op].fn == open_volume)
+        go = is_good(attempt, "closing before", close_volume(&world));
     if (go) {
         vv_alloc_fail_at(attempt->n, false);
         attempt->err = ops[attempt->op].fn(&world);
         attempt->has_failed = attempt->n >= 0 && vv_alloc_failed();
         vv_alloc_fail_at(-1, false);
         int err = attempt->err;
+        if (!world.fs) {
+            int closed = close_volume(&world);
+            (void)closed; /* what was opened of it has changed nothing */
+            (void)is_good(attempt, "opening after all", open_volume(&world));
+        }
         (void)(is_good(attempt, "walking afterwards", hash_state(&world, &attempt->after)) &&
                is_good(attempt, "settling afterwards", vv_volume_settle(world.volume)) &&
                is_good(attempt, "closing afterwards", close_volume(&world)) &&
@@ -451,10 +466,21 @@ static void attempt_main(void *arg)
     vv_store_backend_free(world.backend);
 }
 
+/* A process, for the journal's disk. */
+static void start_attempt(void *arg)
+{
+    struct attempt *attempt = arg;
+    int process = vv_sim_process_start(vv_sim_disk_new(0), attempt_main, attempt);
+    if (process > 0)
+        vv_sim_process_wait(process);
+    else
+        (void)is_good(attempt, "starting the process", process);
+}
+
 static void run_attempt(struct attempt *attempt)
 {
     struct vv_sim_options options = {.seed = 7, .latency_min_ns = 1000, .latency_max_ns = 2000};
-    int err = vv_sim_run(&options, attempt_main, attempt);
+    int err = vv_sim_run(&options, start_attempt, attempt);
     if (err < 0 && !attempt->what) {
         attempt->what = "the world";
         attempt->err = err;
@@ -474,15 +500,16 @@ static unsigned judge(const struct attempt *attempt, const struct attempt *clean
         what = "it fails, and has changed something";
     if (!what)
         return 0;
-    tap_note("%s%s, allocation %lld failing: %s (%s)", ops[attempt->op].name,
-             attempt->is_cold ? ", cold" : "", (long long)attempt->n, what,
+    tap_note("%s%s%s, allocation %lld failing: %s (%s)", ops[attempt->op].name,
+             attempt->is_cold ? ", cold" : "", attempt->is_journaling ? ", with a journal" : "",
+             (long long)attempt->n, what,
              vv_err_text(attempt->err));
     return 1;
 }
 
-static void test_op(unsigned op, bool is_cold)
+static void test_op(unsigned op, bool is_cold, bool is_journaling)
 {
-    struct attempt clean = {.op = op, .is_cold = is_cold, .n = -1};
+    struct attempt clean = {.op = op, .is_cold = is_cold, .is_journaling = is_journaling, .n = -1};
     unsigned bad = 0;
     unsigned failures = 0;
     int64_t n = 0;
@@ -493,15 +520,17 @@ static void test_op(unsigned op, bool is_cold)
         return;
     }
     for (; n < N_MAX && bad < 5; n++) {
-        struct attempt attempt = {.op = op, .is_cold = is_cold, .n = n};
+        struct attempt attempt = {
+            .op = op, .is_cold = is_cold, .is_journaling = is_journaling, .n = n};
         run_attempt(&attempt);
         failures += attempt.err < 0;
         bad += judge(&attempt, &clean);
         if (!attempt.has_failed)
             break;
     }
-    tap_ok(bad == 0 && n < N_MAX, "%s%s: %lld allocations, %u of which fail it", ops[op].name,
-           is_cold ? ", cold" : "", (long long)n, failures);
+    tap_ok(bad == 0 && n < N_MAX, "%s%s%s: %lld allocations, %u of which fail it", ops[op].name,
+           is_cold ? ", cold" : "", is_journaling ? ", with a journal" : "", (long long)n,
+           failures);
 }
 
 static void discard_line(void *arg, enum vv_log_level level, const char *line)
@@ -518,8 +547,8 @@ int main(int argc, char **argv)
     for (unsigned i = 0; i < OPS; i++) {
         if (!strstr(ops[i].name, only))
             continue;
-        test_op(i, false);
-        test_op(i, true);
+        for (unsigned k = 0; k < 4; k++)
+            test_op(i, k & 1, k & 2);
     }
     return tap_done();
 }
