@@ -274,6 +274,9 @@ static void send_bulk(struct vv_volume *volume)
 static void commit_once(struct vv_volume *volume)
 {
     send_bulk(volume);
+    /* It may have waited: what was asked before it is asked again. */
+    if (volume->is_fenced || volume->is_abandoning || volume->is_ended)
+        return;
     struct vv_commit *commit = volume->open;
     vv_commit_freeze(volume);
     if (vv_volume_is_journaling(volume)) {
