@@ -1,9 +1,10 @@
 /* Reading ahead of those who read forward. A stream is a reader's place in a data id; chunks of what comes next are
  * fetched by fibers of their own and kept in memory until the reader has passed, for a while.
  *
- * It begins when a reader has waited for a slow store; what is fetched ahead is at most twice what the reader has
- * read in sequence, so little is fetched in vain, and no more than a share of the memory for all streams
- * together. A quick store has none: there it would only move bytes earlier. */
+ * It begins when a reader has waited for a slow store, or reads the start of a file from a store that is known to
+ * be slow. What is fetched ahead is in proportion to what the reader has read in sequence, so little is
+ * fetched in vain, and no more than a share of the memory for all streams together; it grows with every read, so
+ * that a reader needs few waits until the line is full. A quick store has none: there it would only move bytes earlier. */
 #include <assert.h>
 
 #include "volume/read_impl.h"
@@ -13,6 +14,9 @@
 #define CHUNK_MIN (256u << 10)
 #define CHUNK_MAX (4u << 20)
 #define AHEAD_MAX (64ull << 20)      /* bytes ahead of all streams, and at most half of the cache */
+#define FIRST_LEN (64u << 10)        /* a first read of so much is likely of a file that is read on */
+#define FIRST_WINDOW_MAX (1u << 20)  /* what is fetched beside it */
+#define TRUSTED_BYTES (1u << 20)     /* who has read so much in sequence goes on, most likely */
 #define IDLE_NS (5 * VV_NS_PER_S)    /* after which what is not asked for goes */
 
 static_assert(CHUNK_MAX <= VV_OP_DATA_MAX, "a chunk is one read");
@@ -219,16 +223,27 @@ static void go_ahead(struct vv_volume *volume, struct vv_stream *stream, uint64_
     }
 }
 
+/* As far ahead as what was read in sequence makes likely. */
+static void widen(struct vv_stream *stream)
+{
+    uint64_t window = (stream->run_bytes < TRUSTED_BYTES ? 2 : 4) * stream->run_bytes;
+    if (stream->window < window)
+        stream->window = window;
+}
+
 struct vv_stream *vv_stream_begin(const struct vv_read *read)
 {
     struct vv_volume *volume = read->volume;
     if (read->expected_end == 0 || read->data_id == 0 || volume->is_abandoning)
         return NULL;
     struct vv_stream *stream = stream_find(volume, read->data_id, read->from);
+    bool is_first = stream == NULL && read->from == 0 && read->len >= FIRST_LEN;
     if (stream == NULL)
         stream = stream_new(volume, read->data_id, read->from);
     if (stream == NULL)
         return NULL;
+    if (is_first && volume->get_ns >= VV_READ_SLOW_NS)
+        stream->window = 4 * read->len < FIRST_WINDOW_MAX ? 4 * read->len : FIRST_WINDOW_MAX;
     vv_list_remove(&stream->node);
     vv_list_push_back(&volume->streams, &stream->node);
     stream->used_ns = vv_rt_now_ns();
@@ -241,8 +256,10 @@ struct vv_stream *vv_stream_begin(const struct vv_read *read)
             break;
         chunk_give_up(chunk);
     }
-    if (stream->window > 0)
+    if (stream->window > 0) {
+        widen(stream);
         go_ahead(volume, stream, read->expected_end);
+    }
     return stream;
 }
 
@@ -261,8 +278,7 @@ void vv_stream_end(const struct vv_read *read, uint64_t took_ns)
     }
     if (took_ns < VV_READ_SLOW_NS)
         return;
-    /* It had to wait: further ahead, in proportion to what it has read. */
-    stream->window = 2 * stream->run_bytes;
+    widen(stream);
     go_ahead(volume, stream, read->expected_end);
 }
 

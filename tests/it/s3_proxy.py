@@ -1,7 +1,7 @@
 """A proxy in front of an S3 server that can be slow, lie and break. Requests are passed on as they came (the signature
 covers the Host header, which is kept).
 
-usage: s3_proxy.py UPSTREAM_PORT [PLAN] [--log FILE]      prints "port N" when it listens
+usage: s3_proxy.py UPSTREAM_PORT [PLAN] [--times] [--log FILE]      prints "port N" when it listens
 
 PLAN is a JSON object, and can be replaced at any time: POST it to /-/plan. GET /-/counts answers what happened so far.
 
@@ -48,6 +48,7 @@ class Proxy:
         self.upstream = port
         self.plan = plan
         self.log = log
+        self.has_times = False
         self.idle = []
         self.put_at = {}
         self.counts = {"requests": 0, "faults": {}, "kinds": {}, "up_bytes": 0, "down_bytes": 0, "in_flight_max": 0}
@@ -94,11 +95,21 @@ class Proxy:
             return "LIST"
         return method
 
+    def trace(self, lines, headers, begun):
+        """With --times the log has a line for each request when it has ended, with what it was and how long it took."""
+        if not self.log or not self.has_times:
+            return
+        method, target, _ = lines[0].split(" ", 2)
+        print(json.dumps({"begun": round(begun, 4), "took_ms": round((time.monotonic() - begun) * 1000, 1),
+                          "kind": self.kind(method, target), "target": target.split("?")[0],
+                          "bytes": int(headers.get("content-length", 0)), "range": headers.get("range", ""),
+                          "in_flight": self.in_flight}), file=self.log, flush=True)
+
     def note(self, kind, target, status, fault):
         self.counts["kinds"][kind] = self.counts["kinds"].get(kind, 0) + 1
         if fault:
             self.counts["faults"][fault] = self.counts["faults"].get(fault, 0) + 1
-        if self.log:
+        if self.log and not self.has_times:
             print(json.dumps({"at": round(time.monotonic(), 4), "kind": kind, "target": target.split("?")[0],
                               "status": status, "fault": fault}), file=self.log, flush=True)
 
@@ -269,9 +280,11 @@ class Proxy:
                 self.counts["requests"] += 1
                 self.in_flight += 1
                 self.counts["in_flight_max"] = max(self.counts["in_flight_max"], self.in_flight)
+                begun = time.monotonic()
                 try:
                     is_open = await self.request(lines, headers, reader, writer)
                 finally:
+                    self.trace(lines, headers, begun)
                     self.in_flight -= 1
                 if not is_open:
                     break
@@ -283,10 +296,14 @@ class Proxy:
 async def main():
     args = sys.argv[1:]
     log = None
+    has_times = "--times" in args
+    if has_times:
+        args.remove("--times")
     if "--log" in args:
         log = open(args[args.index("--log") + 1], "a", encoding="ascii")
         del args[args.index("--log"):]
     proxy = Proxy(int(args[0]), json.loads(args[1]) if len(args) > 1 else {}, log)
+    proxy.has_times = has_times
     server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0, limit=1 << 20)
     print("port", server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
