@@ -135,14 +135,17 @@ void vv_fuse_notifier_stop(struct vv_fuse_notifier *notifier)
     notifier->is_stopping = true;
     pthread_cond_signal(&notifier->work);
     pthread_mutex_unlock(&notifier->lock);
+    notifier->is_started = false; /* requests that are still served queue nothing from here on */
     vv_rt_offload(join, notifier);
     pthread_cond_destroy(&notifier->work);
     pthread_mutex_destroy(&notifier->lock);
-    notifier->is_started = false;
 }
 
+/* NULL without memory, and when nobody would send it: the connection is at its end. */
 static struct item *item_new(struct vv_fuse_notifier *notifier, uint64_t inode, size_t name_len)
 {
+    if (!notifier->is_started)
+        return NULL;
     struct item *item = vv_zalloc(sizeof(*item) + name_len + 1);
     if (!item) {
         if (notifier->lost++ == 0)

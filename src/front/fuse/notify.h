@@ -34,7 +34,7 @@ struct vv_fuse_notifier {
 MUST_CHECK int vv_fuse_notifier_start(struct vv_fuse_notifier *notifier,
                                       struct vv_fuse_device *device);
 /* Wait for what is queued and end the thread. The connection must be alive or cut, but not just
- * unserved. Suspends. Safe on a zeroed notifier. */
+ * unserved. Suspends. Safe on a zeroed notifier. What is to be told afterwards is dropped. */
 void vv_fuse_notifier_stop(struct vv_fuse_notifier *notifier);
 /* Forget attributes, ACLs and (len > 0) the data of [offset, offset + len). `parent`: the directory
  * with whose entry the kernel was last told of the inode, 0 = none. Does not suspend. */
