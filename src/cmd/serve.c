@@ -18,6 +18,8 @@
 #include "front/ninep/ninep.h"
 #include "rt/rt.h"
 
+#define CONN_MEMORY_SHARE 8 /* requests of 9P, NFS and NBD may hold this part of the memory */
+
 static void on_signal(void *arg)
 {
     struct vv_server *server = arg;
@@ -104,6 +106,7 @@ static void on_mount_gone(void *arg)
 
 static int open_doors(struct vv_server *server, const struct vv_options *options)
 {
+    vv_conn_memory_init(&server->conn_memory, options->memory_bytes / CONN_MEMORY_SHARE);
     for (unsigned i = 0; i < options->ninep_count; i++) {
         struct vv_ninep_options ninep = {.address = options->ninep[i], .door = VV_DOOR_NINEP + i,
                                          .is_read_only = options->is_read_only};
@@ -183,6 +186,7 @@ static void close_doors(struct vv_server *server)
         vv_ninep_close(server->ninep[i]);
     vv_server_close_nfs(server);
     vv_server_close_nbd(server);
+    vv_conn_memory_done(&server->conn_memory);
 }
 
 static int close_volume(struct vv_server *server)

@@ -11,7 +11,6 @@
 #include "front/nbd/nbd.h"
 #include "front/tls/stream.h"
 
-#define MEMORY_SHARE 8 /* requests of NBD may hold this part of the memory */
 #define LIST_BATCH 32
 #define LIST_MAX 4096 /* devices of one answer; more are left out, and the answer says so */
 
@@ -44,7 +43,7 @@ int vv_server_open_nbd(struct vv_server *server)
     struct vv_nbd_options nbd = {
         .door = VV_DOOR_NBD,
         .is_read_only = options->is_read_only,
-        .memory_bytes = options->memory_bytes / MEMORY_SHARE,
+        .memory = &server->conn_memory,
         .tls = server->nbd_tls,
         .is_tls_required = server->nbd_tls != NULL &&
                            (options->is_nbd_tls_required || !options->is_nbd_tls_set),

@@ -3,6 +3,7 @@
 #define VV_CMD_SERVER_H
 
 #include "cmd/cmd.h"
+#include "front/conn/conn.h"
 #include "rt/rt.h"
 
 struct json_t;
@@ -18,6 +19,7 @@ struct vv_server {
     struct vv_volume *volume;
     struct vv_fs *fs;
     struct vv_fuse *fuse;
+    struct vv_conn_memory conn_memory; /* of the requests of 9P, NFS and NBD together */
     struct vv_ninep *ninep[VV_CMD_ADDRESSES_MAX];
     struct vv_nfs *nfs[VV_CMD_ADDRESSES_MAX];
     struct vv_nbd *nbd;

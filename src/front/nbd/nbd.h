@@ -15,10 +15,7 @@
  * comes in is hostile until decoded: what makes no sense is answered with an error, or ends its
  * connection when the stream can't be trusted any more; other connections never notice.
  *
- * Memory: data of requests and replies draws on one budget (`memory_bytes`), a quarter of which is
- * for small requests; first come first served, and for a write when its data has begun to come. A
- * client that neither sends what it announced nor takes what it asked for is cut off once somebody
- * waits for the memory that this holds.
+ * Memory: front/conn/conn.h.
  *
  * What NBD cannot express here: docs/contract.md. Limits: below; at each one, reading stops or the
  * request fails as said. All calls: from a fiber, on one reactor. */
@@ -29,6 +26,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "front/conn/conn.h"
 #include "front/tls/stream.h"
 #include "fs/fs.h"
 
@@ -42,12 +40,11 @@
 #define VV_NBD_EXTENTS_MAX 1024          /* descriptors of one BLOCK_STATUS; the client asks on */
 #define VV_NBD_NEGOTIATION_MAX_S 30      /* from connecting to transmission */
 #define VV_NBD_STALL_MAX_S 120           /* for 256 KiB of a request or of replies to get through */
-#define VV_NBD_STALL_PRESSED_S 2         /* the same while others wait for memory */
 
 struct vv_nbd_options {
     unsigned door; /* see vv_fs_watch */
     bool is_read_only;
-    uint64_t memory_bytes; /* for the data of requests and replies; 0 = VV_NBD_PAYLOAD_MAX */
+    struct vv_conn_memory *memory; /* for requests and replies, borrowed; NULL = one of its own */
     struct vv_tls *tls;    /* borrowed; NULL = no TLS */
     bool is_tls_required;
 };

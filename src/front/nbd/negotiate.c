@@ -10,7 +10,7 @@ int vv_nbd_send_answers(struct vv_nbd_conn *conn)
 {
     TRY(vv_writer_check(&conn->answers));
     struct iovec iov = {conn->answers.ptr, conn->answers.len};
-    int err = vv_stream_send(conn->stream, &iov, 1, conn->deadline_ns);
+    int err = vv_stream_send(conn->base.stream, &iov, 1, conn->deadline_ns);
     vv_writer_reset(&conn->answers);
     return err;
 }
@@ -66,14 +66,14 @@ static int start_tls(struct vv_nbd_conn *conn)
     struct vv_tls *tls = conn->nbd->options.tls;
     if (!tls)
         return refuse(conn, VV_NBD_OPT_STARTTLS, VV_NBD_REP_ERR_UNSUP, "TLS is not set up");
-    if (vv_stream_is_tls(conn->stream))
+    if (vv_stream_is_tls(conn->base.stream))
         return refuse(conn, VV_NBD_OPT_STARTTLS, VV_NBD_REP_ERR_INVALID, "TLS is on already");
-    if (conn->recv_at != conn->recv_end)
+    if (vv_conn_ahead_len(&conn->base) > 0)
         return -EPROTO;
     TRY(answer(conn, VV_NBD_OPT_STARTTLS, VV_NBD_REP_ACK));
     conn->has_structured = false;
     conn->is_context_set = false;
-    return vv_stream_start_tls(conn->stream, tls, conn->deadline_ns);
+    return vv_stream_start_tls(conn->base.stream, tls, conn->deadline_ns);
 }
 
 static int set_structured(struct vv_nbd_conn *conn)
@@ -111,7 +111,7 @@ static int take_option(struct vv_nbd_conn *conn, uint32_t option,
 
 static bool is_tls_missing(const struct vv_nbd_conn *conn, uint32_t option)
 {
-    return conn->nbd->options.is_tls_required && !vv_stream_is_tls(conn->stream) &&
+    return conn->nbd->options.is_tls_required && !vv_stream_is_tls(conn->base.stream) &&
            option != VV_NBD_OPT_STARTTLS && option != VV_NBD_OPT_ABORT;
 }
 
@@ -132,20 +132,20 @@ static int take_data(struct vv_nbd_conn *conn, const struct vv_nbd_option_head *
     return take_option(conn, head->option, &data);
 }
 
-/* Its data, up to VV_NBD_OPTION_BYTES_MAX; as vv_nbd_fill. */
+/* Its data, up to VV_NBD_OPTION_BYTES_MAX; as vv_conn_fill. */
 static int receive_data(struct vv_nbd_conn *conn, uint8_t *out, size_t len)
 {
     size_t at = 0;
     while (at < len) {
-        int filled = vv_nbd_fill(conn, 1, conn->deadline_ns);
+        int filled = vv_conn_fill(&conn->base, 1, conn->deadline_ns);
         if (filled <= 0)
             return filled;
-        size_t part = conn->recv_end - conn->recv_at;
+        size_t part = vv_conn_ahead_len(&conn->base);
         if (part > len - at)
             part = len - at;
         if (out)
-            memcpy(out + at, conn->recv_bytes + conn->recv_at, part);
-        conn->recv_at += part;
+            memcpy(out + at, vv_conn_ahead(&conn->base), part);
+        vv_conn_skip(&conn->base, part);
         at += part;
     }
     return 1;
@@ -155,11 +155,11 @@ static int receive_data(struct vv_nbd_conn *conn, uint8_t *out, size_t len)
 static int negotiate_once(struct vv_nbd_conn *conn, uint8_t *bytes)
 {
     struct vv_nbd_option_head head;
-    int filled = vv_nbd_fill(conn, VV_NBD_OPTION_HEAD_BYTES, conn->deadline_ns);
+    int filled = vv_conn_fill(&conn->base, VV_NBD_OPTION_HEAD_BYTES, conn->deadline_ns);
     if (filled <= 0)
         return filled;
-    TRY(vv_nbd_decode_option_head(conn->recv_bytes + conn->recv_at, &head));
-    conn->recv_at += VV_NBD_OPTION_HEAD_BYTES;
+    TRY(vv_nbd_decode_option_head(vv_conn_ahead(&conn->base), &head));
+    vv_conn_skip(&conn->base, VV_NBD_OPTION_HEAD_BYTES);
     bool is_long = head.len > VV_NBD_OPTION_BYTES_MAX;
     if (head.len > VV_NBD_OPTION_SKIP_MAX)
         return -EPROTO;
@@ -177,13 +177,13 @@ static int greet(struct vv_nbd_conn *conn)
 {
     vv_nbd_encode_hello(&conn->answers, VV_NBD_FIXED_NEWSTYLE | VV_NBD_NO_ZEROES);
     TRY(vv_nbd_send_answers(conn));
-    int filled = vv_nbd_fill(conn, VV_NBD_CLIENT_FLAGS_BYTES, conn->deadline_ns);
+    int filled = vv_conn_fill(&conn->base, VV_NBD_CLIENT_FLAGS_BYTES, conn->deadline_ns);
     if (filled <= 0)
         return filled;
-    struct vv_cursor cursor = vv_cursor_of(conn->recv_bytes + conn->recv_at,
+    struct vv_cursor cursor = vv_cursor_of(vv_conn_ahead(&conn->base),
                                            VV_NBD_CLIENT_FLAGS_BYTES);
     uint32_t flags = vv_cursor_be32(&cursor);
-    conn->recv_at += VV_NBD_CLIENT_FLAGS_BYTES;
+    vv_conn_skip(&conn->base, VV_NBD_CLIENT_FLAGS_BYTES);
     conn->has_no_zeroes = flags & VV_NBD_NO_ZEROES;
     return (flags & ~(VV_NBD_FIXED_NEWSTYLE | VV_NBD_NO_ZEROES)) == 0 ? 1 : -EPROTO;
 }

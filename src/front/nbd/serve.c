@@ -99,9 +99,7 @@ static int read_exactly(struct vv_nbd_job *job, uint8_t *out, size_t len, uint64
 static int serve_read(struct vv_nbd_job *job)
 {
     const struct vv_nbd_request *request = &job->request;
-    job->data = vv_nbd_buffer_new(job->conn->nbd, request->len);
-    if (!job->data)
-        return -ENOMEM;
+    TRY(vv_nbd_job_data(job, request->len));
     TRY(read_exactly(job, job->data->bytes, request->len, request->offset));
     TRY(reply_data(job));
     job->conn->nbd->stats.read_bytes += request->len;
@@ -113,11 +111,9 @@ static int serve_cache(struct vv_nbd_job *job)
 {
     const struct vv_nbd_request *request = &job->request;
     size_t piece = request->len < VV_NBD_PAYLOAD_MIN ? request->len : VV_NBD_PAYLOAD_MIN;
-    job->data = vv_nbd_buffer_new(job->conn->nbd, piece);
-    if (!job->data)
-        return -ENOMEM;
+    TRY(vv_nbd_job_data(job, piece));
     for (size_t done = 0; done < request->len; done += piece) {
-        if (job->conn->is_broken)
+        if (job->conn->base.is_broken)
             return -VV_ERR_STOPPED;
         size_t len = request->len - done < piece ? request->len - done : piece;
         TRY(read_exactly(job, job->data->bytes, len, request->offset + done));
@@ -195,11 +191,9 @@ static int serve_block_status(struct vv_nbd_job *job)
     uint64_t offset = request->offset;
     uint64_t end = request->offset + request->len;
     unsigned count = 0;
-    job->data = vv_nbd_buffer_new(job->conn->nbd, (size_t)count_max * 8);
-    if (!job->data)
-        return -ENOMEM;
+    TRY(vv_nbd_job_data(job, (size_t)count_max * 8));
     struct vv_writer writer = vv_writer_of(job->data->bytes, (size_t)count_max * 8);
-    while (offset < end && count < count_max && !job->conn->is_broken) {
+    while (offset < end && count < count_max && !job->conn->base.is_broken) {
         uint64_t stretch_end;
         uint32_t state;
         TRY(find_stretch(job, offset, end, &stretch_end, &state));
@@ -230,7 +224,7 @@ static int check_range(struct vv_nbd_job *job)
 {
     const struct vv_nbd_request *request = &job->request;
     uint64_t size;
-    if (job->conn->nbd->is_closing)
+    if (job->conn->base.conns->is_closing)
         return -VV_ERR_STOPPED;
     if (is_changing(request->command) && job->conn->export->is_read_only)
         return -EPERM;
