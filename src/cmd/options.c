@@ -33,6 +33,7 @@ enum option {
     DURABILITY,
     COMPRESSION,
     CIPHER,
+    ATIME,
     NO_CACHE,
     WRITEBACK,
     READ_ONLY,
@@ -98,6 +99,8 @@ static const struct {
     {COMPRESSION, INIT | SERVE, "compression", "NAME", "lz4 (default), zstd, zstd:LEVEL or none, for new data"},
     {CIPHER, INIT | SERVE, "cipher", "NAME",
      "aes-256-gcm (default), xchacha20-poly1305 or none, for new data"},
+    {ATIME, SERVE, "atime", "WHEN",
+     "reading sets access times: relatime (default), noatime (never) or strictatime (always)"},
     {NO_CACHE, SERVE, "no-cache", NULL, "the kernel asks for names and attributes each time"},
     {WRITEBACK, SERVE, "writeback", NULL, "the kernel gathers small writes: only if nothing else writes"},
     {READ_ONLY, SERVE, "read-only", NULL, "serve the last durable state, change nothing"},
@@ -237,6 +240,18 @@ static int set_durability(struct vv_options *options, const char *value)
     return 0;
 }
 
+static int set_atime(struct vv_options *options, const char *value)
+{
+    static const char *const names[] = {"relatime", "noatime", "strictatime"}; /* as enum vv_atime */
+    for (unsigned i = 0; i < 3; i++) {
+        if (strcmp(value, names[i]) == 0) {
+            options->atime = i;
+            return 0;
+        }
+    }
+    return complain("atime", value, "not relatime, noatime or strictatime");
+}
+
 static int set_checksum(struct vv_options *options, const char *value)
 {
     static const char *const names[] = {"crc32c", "md5", "none"}; /* as enum vv_s3_checksum */
@@ -330,6 +345,7 @@ static int set_value(struct vv_options *options, enum option option, const char 
             return complain("cache-size", value, "not a size of at least 8M");
         return 0;
     case DURABILITY: return set_durability(options, value);
+    case ATIME: return set_atime(options, value);
     case COMPRESSION: return set_compression(options, value);
     case CIPHER:
         options->is_cipher_set = true;

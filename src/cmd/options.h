@@ -10,6 +10,7 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "fs/fs.h"
 #include "seal/seal.h"
 #include "volume/volume.h"
 
@@ -64,6 +65,7 @@ struct vv_options {
     uint64_t cache_bytes;
     enum vv_durability durability;
     bool is_durability_set;
+    enum vv_atime atime;
     struct vv_seal_settings settings;
     bool is_cipher_set, is_compression_set;
     bool is_json, is_no_cache, is_writeback, is_abandoning_journal, is_checking_data, is_read_only;

@@ -91,9 +91,12 @@ static int open_volume(struct vv_server *server, const struct vv_options *option
         err = apply_settings(server, options);
     if (err == 0)
         err = vv_fs_open_as(server->volume, geteuid(), getegid(), &server->fs);
-    if (err < 0)
+    if (err < 0) {
         vv_fail(options->url, err);
-    return err;
+        return err;
+    }
+    vv_fs_set_atime(server->fs, options->atime);
+    return 0;
 }
 
 static void on_mount_gone(void *arg)
@@ -126,6 +129,8 @@ static int open_doors(struct vv_server *server, const struct vv_options *options
             .is_no_cache = options->is_no_cache,
             .is_writeback = options->is_writeback,
             .is_read_only = options->is_read_only,
+            .is_seeing_opens = options->atime == VV_ATIME_STRICT,
+            .is_kernel_locking = options->ninep_count == 0, /* NFS and NBD know no locks */
             .allow_other = options->is_allowing_other || geteuid() == 0,
             .allow_suid = geteuid() == 0,
             .allow_dev = geteuid() == 0,

@@ -282,11 +282,20 @@ static bool is_not_after(const struct timespec *a, const struct timespec *b)
     return a->tv_sec < b->tv_sec || (a->tv_sec == b->tv_sec && a->tv_nsec <= b->tv_nsec);
 }
 
-/* When it says less than mtime and ctime do, or is a day old. */
-bool vv_atime_is_due(const struct vv_inode *inode, const struct vv_handle *handle)
+void vv_fs_set_atime(struct vv_fs *fs, enum vv_atime atime)
 {
-    if ((inode->flags & FS_NOATIME_FL) || (handle && (handle->flags & O_NOATIME)))
+    fs->atime = atime;
+}
+
+/* relatime: when it says less than mtime and ctime do, or is a day old. */
+bool vv_atime_is_due(const struct vv_fs *fs, const struct vv_inode *inode,
+                     const struct vv_handle *handle)
+{
+    if (fs->atime == VV_ATIME_NEVER || (inode->flags & FS_NOATIME_FL) ||
+        (handle && (handle->flags & O_NOATIME)))
         return false;
+    if (fs->atime == VV_ATIME_STRICT)
+        return true;
     int64_t age_s;
     return is_not_after(&inode->atime, &inode->mtime) ||
            is_not_after(&inode->atime, &inode->ctime) ||

@@ -22,7 +22,7 @@ static int read_dir(struct vv_op *op, void *arg)
     if (!S_ISDIR(dir.mode))
         return -ENOTDIR;
     call->parent = dir.parent;
-    call->is_atime_due = vv_atime_is_due(&dir, NULL);
+    call->is_atime_due = vv_atime_is_due(call->fs, &dir, NULL);
     return dir.nlink == 0 ? -ENOENT : 0;
 }
 

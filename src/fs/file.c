@@ -48,7 +48,7 @@ static int read_file(struct vv_op *op, void *arg)
     TRY(vv_inode_load(call->fs, op, call->inode, &inode));
     TRY(check_regular(&inode));
     TRY(may_read(op, call, &inode));
-    call->is_atime_due = vv_atime_is_due(&inode, call->handle);
+    call->is_atime_due = vv_atime_is_due(call->fs, &inode, call->handle);
     if (call->offset >= inode.size)
         return 0;
     size_t len = call->len;
@@ -262,7 +262,7 @@ static int read_link(struct vv_op *op, void *arg)
         return -EINVAL;
     size_t len = inode.in_line.len < call->size ? inode.in_line.len : call->size;
     memcpy(call->buf, inode.in_line.ptr, len);
-    call->is_atime_due = vv_atime_is_due(&inode, NULL);
+    call->is_atime_due = vv_atime_is_due(call->fs, &inode, NULL);
     return (int)len;
 }
 

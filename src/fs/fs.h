@@ -71,6 +71,12 @@ MUST_CHECK int vv_fs_open_as(struct vv_volume *volume, uint32_t uid, uint32_t gi
 void vv_fs_close(struct vv_fs *fs);
 struct vv_volume *vv_fs_volume(struct vv_fs *fs);
 
+/* When reading something sets its access time: when that says less than the times of change do or
+ * is a day old (relatime, the default), never, or each time. Never with FS_NOATIME_FL or O_NOATIME.
+ * What a client reads from its own cache is not seen. For all doors, from now on. */
+enum vv_atime { VV_ATIME_RELATIVE, VV_ATIME_NEVER, VV_ATIME_STRICT };
+void vv_fs_set_atime(struct vv_fs *fs, enum vv_atime atime);
+
 /* ---- other doors' caches ----
  * Called when an operation that came through a door other than `door` changed something that kernel
  * caches may hold; must not suspend. `done` is to be called (from any later moment on the reactor)

@@ -28,6 +28,7 @@
 
 struct vv_fs {
     struct vv_volume *volume;
+    enum vv_atime atime;
     struct vv_list watches;
     struct vv_map opens; /* struct vv_open_inode */
     /* The reclaimer: a fiber that frees inodes without links and handles. */
@@ -113,9 +114,10 @@ MUST_CHECK int vv_key_put(struct vv_op *op, const struct vv_fs_key *key, const v
 #define VV_NOW_ATIME 4u
 /* Set times to now and count a change. */
 void vv_inode_touch(struct vv_inode *inode, unsigned which);
-/* relatime: is it time to say that it was read? `handle` may be NULL. And saying so, as well as can
- * be. Suspends. */
-bool vv_atime_is_due(const struct vv_inode *inode, const struct vv_handle *handle);
+/* Is it to be said that it was read? `handle` may be NULL. And saying so, as well as can be.
+ * Suspends. */
+bool vv_atime_is_due(const struct vv_fs *fs, const struct vv_inode *inode,
+                     const struct vv_handle *handle);
 void vv_atime_update(struct vv_fs *fs, uint64_t inode);
 /* What a caller sees. 0 or -VV_ERR_MISS. */
 MUST_CHECK int vv_inode_attr(struct vv_op *op, const struct vv_inode *inode,

@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""posix.py MOUNT before|after: what a mount alone owes to POSIX and Linux, by system calls. Prints TAP.
+"""posix.py MOUNT PART...: what a mount alone owes to POSIX and Linux, by system calls. Prints TAP.
 
-"before" leaves a file handle in MOUNT/handles, which "after" opens when the server was restarted.
+Parts: "before" leaves a file handle in MOUNT/handles, which "after" opens when the server was restarted; "kernel",
+locks where no other door has any; "relatime", "noatime" and "strictatime", as the server was told.
 """
 import ctypes
 import errno
@@ -157,6 +158,48 @@ class Posix:
         os.close(two)
         os.close(watch)
 
+    def kernel(self):
+        """No other door has locks: the kernel keeps them, and lists them (as generic/504)."""
+        os.makedirs(self.dir, exist_ok=True)
+        self.test_ofd_locks()
+        self.test_process_locks()
+        path = self.make("listed")
+        inode = f":{os.stat(path).st_ino} "
+        with open(path, "r+b") as file:
+            for lock in (fcntl.flock, fcntl.lockf):
+                lock(file, fcntl.LOCK_EX)
+                with open("/proc/locks", encoding="ascii") as listed:
+                    self.tap.ok(inode in listed.read(), f"/proc/locks lists a {lock.__name__}")
+                lock(file, fcntl.LOCK_UN)
+
+    # ---- access times ----
+
+    def reads(self, name):
+        """Which of three opens of a file with reads sets its access time; it is due at the first alone."""
+        path = self.make(name, b"text")
+        times = [os.stat(path).st_atime_ns]
+        for _ in range(3):
+            time.sleep(0.02)
+            with open(path, "rb") as file:
+                file.read()
+            times.append(os.stat(path).st_atime_ns)
+        return [after > before for before, after in zip(times, times[1:])]
+
+    def relatime(self):
+        self.tap.equal(self.reads("relatime"), [True, False, False], "relatime")
+
+    def noatime(self):
+        self.tap.equal(self.reads("noatime"), [False, False, False], "noatime")
+
+    def strictatime(self):
+        self.tap.equal(self.reads("strictatime"), [True, True, True], "strictatime")
+        listed = []
+        for _ in range(3):
+            time.sleep(0.02)
+            os.listdir(self.dir)
+            listed.append(os.stat(self.dir).st_atime_ns)
+        self.tap.ok(listed[0] < listed[1] < listed[2], "also of a directory")
+
     # ---- attributes ----
 
     def test_setgid(self):
@@ -281,9 +324,10 @@ class Posix:
 
 
 if __name__ == "__main__":
-    if len(sys.argv) != 3 or sys.argv[2] not in ("before", "after"):
+    if len(sys.argv) < 3 or not all(hasattr(Posix, name) for name in sys.argv[2:]):
         sys.exit(__doc__)
     POSIX = Posix(sys.argv[1])
-    getattr(POSIX, sys.argv[2])()
+    for part in sys.argv[2:]:
+        getattr(POSIX, part)()
     print(f"1..{POSIX.tap.count}")
     sys.exit(POSIX.tap.failed > 0)

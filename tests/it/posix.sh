@@ -1,16 +1,22 @@
 #!/bin/bash
 # What a mount owes to POSIX and Linux beyond what the doors' tests ask: locks of open file descriptions, file handles (also
-# over a restart), setgid and ACLs, ctime, direct writes beside the page cache.
+# over a restart), setgid and ACLs, ctime, direct writes beside the page cache, access times; and locks once more where
+# the kernel keeps them, since no other door has any.
 . tests/it/lib.sh
 need_fuse
 make_volume
-serve --mount "$T/mnt" || { not_ok "the server starts"; finish; exit 1; }
-tap "a mount" timeout 120 python3 tests/it/posix.py "$T/mnt" before
-check "stop" stop
-if [ "$(id -u)" = 0 ]; then
-    serve --mount "$T/mnt" || { not_ok "the server starts again"; finish; exit 1; }
-    tap "after a restart" timeout 60 python3 tests/it/posix.py "$T/mnt" after
-    check "stop again" stop
-fi
+# posix NAME "PARTS" OPTIONS...: parts of posix.py on a mount of its own.
+posix() {
+    local name=$1 parts=$2
+    shift 2
+    serve --mount "$T/mnt" "$@" || { not_ok "the server starts: $name"; finish; exit 1; }
+    tap "$name" timeout 120 python3 tests/it/posix.py "$T/mnt" $parts
+    check "stop" stop
+}
+posix "a mount beside a 9P door" before --9p "unix:$T/9p"
+[ "$(id -u)" != 0 ] || posix "after a restart" after --9p "unix:$T/9p"
+posix "a mount alone" "kernel relatime"
+posix "access times: never" noatime --atime noatime
+posix "access times: always" strictatime --atime strictatime
 check "fsck finds nothing" "$V" fsck "$T/vol" --key-file "$T/key" --data --quiet
 finish

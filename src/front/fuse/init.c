@@ -17,13 +17,14 @@
  * bits are to go, so the kernel needn't ask for security.capability before each write. */
 static uint64_t wanted_flags(const struct vv_fuse_options *options)
 {
-    uint64_t flags = FUSE_ASYNC_READ | FUSE_POSIX_LOCKS | FUSE_ATOMIC_O_TRUNC |
-                     FUSE_EXPORT_SUPPORT | FUSE_BIG_WRITES | FUSE_DONT_MASK | FUSE_FLOCK_LOCKS |
-                     FUSE_HAS_IOCTL_DIR | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
+    uint64_t flags = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_EXPORT_SUPPORT |
+                     FUSE_BIG_WRITES | FUSE_DONT_MASK | FUSE_HAS_IOCTL_DIR | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
                      FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_POSIX_ACL | FUSE_MAX_PAGES |
                      FUSE_EXPLICIT_INVAL_DATA | FUSE_HANDLE_KILLPRIV_V2 | FUSE_SETXATTR_EXT |
                      FUSE_INIT_EXT;
     flags |= VV_FUSE_CREATE_SUPP_GROUP | VV_FUSE_DIRECT_IO_ALLOW_MMAP;
+    if (!options->is_kernel_locking)
+        flags |= FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS;
     if (!options->is_no_cache)
         flags |= FUSE_CACHE_SYMLINKS;
     if (options->is_writeback)

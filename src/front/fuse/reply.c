@@ -97,7 +97,7 @@ static void fill_open(struct vv_fuse_request *request, struct vv_fuse_open *open
                       struct fuse_open_out *out_open)
 {
     uint32_t flags = 0;
-    if (!request->fuse->options.is_no_cache)
+    if (!request->fuse->options.is_no_cache && !request->fuse->options.is_seeing_opens)
         flags |= is_dir ? FOPEN_KEEP_CACHE | FOPEN_CACHE_DIR : FOPEN_KEEP_CACHE;
     flags |= is_dir ? 0 : FOPEN_PARALLEL_DIRECT_WRITES;
     *out_open = (struct fuse_open_out){.fh = (uint64_t)(uintptr_t)open, .open_flags = flags};

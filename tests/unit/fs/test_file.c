@@ -216,8 +216,25 @@ static void test_times(void)
     tap_ok(is_later(after.mtime, before.mtime) && is_later(after.ctime, before.ctime) &&
                !is_later(after.atime, before.atime) && after.change > before.change,
            "a write sets mtime and ctime");
-    volume->is_read_only = true;
     set_flags(ROOT, file, 0);
+    vv_fs_set_atime(fs, VV_ATIME_NEVER);
+    writes = volume->writes;
+    read_at(file, got, 4, 0);
+    tap_is_int(volume->writes, writes, "never: none, although it is due");
+    vv_fs_set_atime(fs, VV_ATIME_STRICT);
+    for (int i = 0; i < 2; i++) {
+        before = attr_of(file);
+        vv_rt_sleep_ns(1000000);
+        read_at(file, got, 4, 0);
+        tap_ok(is_later(attr_of(file).atime, before.atime), "strictly: each read sets it");
+    }
+    set_flags(ROOT, file, FS_NOATIME_FL);
+    writes = volume->writes;
+    read_at(file, got, 4, 0);
+    tap_is_int(volume->writes, writes, "... but not of a file that says noatime");
+    vv_fs_set_atime(fs, VV_ATIME_RELATIVE);
+    set_flags(ROOT, file, 0);
+    volume->is_read_only = true;
     tap_is_int(read_at(file, got, 4, 0), 4, "reading works where nothing can be written");
     volume->is_read_only = false;
 }
