@@ -39,7 +39,7 @@ enum vv_fuse_unmount { VV_FUSE_UNMOUNT_POLITE, VV_FUSE_UNMOUNT_CUT };
 /* POLITE fails with -EBUSY while the mount is used. CUT ends the connection where that is
  * permitted, and detaches the mount. Blocks. */
 MUST_CHECK int vv_fuse_device_unmount(struct vv_fuse_device *device, enum vv_fuse_unmount how);
-/* Let the kernel write back what it holds. Blocks. */
+/* Let the kernel begin to write back what it holds. Blocks. */
 void vv_fuse_device_sync(struct vv_fuse_device *device);
 /* The groups of a process, from /proc. Their number, at most `count`; 0 when it can't be told.
  * Blocks shortly (no disk is involved): may be called on the reactor. */

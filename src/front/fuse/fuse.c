@@ -6,6 +6,8 @@
 
 #define POLITE_TRIES 5
 #define POLITE_PAUSE_MS 100
+#define WRITE_BACK_QUIET_MS 50 /* no page has come for so long: the kernel has written back all */
+#define WRITE_BACK_MAX_S 3     /* its users go on to make pages dirty */
 
 /* ---- other doors' changes (struct vv_fs_watch) ---- */
 
@@ -144,6 +146,21 @@ static void stop_watching(struct vv_fuse *fuse)
     vv_fuse_notifier_stop(&fuse->notifier);
 }
 
+/* The kernel writes back what it holds. Its sync of a FUSE mount begins that and does not wait for it. */
+static void write_back(struct vv_fuse *fuse)
+{
+    uint64_t now_ns = vv_rt_now_ns();
+    uint64_t deadline_ns = now_ns + WRITE_BACK_MAX_S * VV_NS_PER_S;
+    vv_rt_offload(sync_device, &fuse->device);
+    uint64_t synced_ns = vv_rt_now_ns();
+    for (bool is_quiet = false; !is_quiet && !fuse->is_gone && now_ns < deadline_ns;) {
+        vv_rt_sleep_ns(WRITE_BACK_QUIET_MS / 5 * VV_NS_PER_MS);
+        now_ns = vv_rt_now_ns();
+        uint64_t last_ns = fuse->cached_write_ns > synced_ns ? fuse->cached_write_ns : synced_ns;
+        is_quiet = fuse->cached_writes == 0 && now_ns - last_ns >= WRITE_BACK_QUIET_MS * VV_NS_PER_MS;
+    }
+}
+
 /* Until the kernel has let go. */
 static void let_go(struct vv_fuse *fuse)
 {
@@ -155,7 +172,7 @@ static void let_go(struct vv_fuse *fuse)
     }
     if (err < 0 && !fuse->is_gone) {
         vv_warn("fuse", "%s is busy: its users lose it", fuse->device.mountpoint);
-        vv_rt_offload(sync_device, &fuse->device);
+        write_back(fuse);
         err = unmount_once(fuse, VV_FUSE_UNMOUNT_CUT);
         if (err < 0)
             vv_error("fuse", "unmounting %s: %s", fuse->device.mountpoint, vv_err_text(err));

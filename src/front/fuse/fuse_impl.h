@@ -51,6 +51,8 @@ struct vv_fuse {
     bool is_receiving;
     unsigned fibers;
     unsigned served_in_row;
+    unsigned cached_writes;   /* pages that the kernel writes back: requests under way, */
+    uint64_t cached_write_ns; /* and when the last of them was answered */
     struct vv_waitq idle; /* fibers that wait for their turn to receive */
     unsigned idle_count;
     struct vv_waitq ended; /* a fiber has ended */

@@ -145,34 +145,46 @@ static void check_append(struct vv_fuse_request *request, uint64_t believed_end)
         vv_fuse_notify_inode(&request->fuse->notifier, node_of(request), 0, 0, UINT64_MAX);
 }
 
+static int write_bytes(struct vv_fuse_request *request, const struct fuse_write_in *in)
+{
+    struct vv_bytes data = vv_cursor_bytes(&request->message.body, in->size);
+    if (request->message.body.is_bad)
+        return -EINVAL;
+    struct vv_fuse *fuse = request->fuse;
+    bool is_cached = in->write_flags & FUSE_WRITE_CACHE; /* some handle of the inode, any caller */
+    bool is_append = (in->flags & O_APPEND) && !(in->flags & O_DIRECT) && !is_cached;
+    unsigned flags = in->write_flags & FUSE_WRITE_KILL_SUIDGID ? VV_WRITE_KILL_PRIV : 0;
+    flags |= is_append ? VV_WRITE_APPEND : 0;
+    ssize_t len = vv_fs_write(fuse->fs, &request->call, node_of(request), vv_fuse_handle_of(in->fh),
+                              data.ptr, data.len, in->offset, flags);
+    TRY(len);
+    if (is_append)
+        check_append(request, in->offset + (uint64_t)len);
+    if ((in->flags & O_DIRECT) && !is_cached)
+        drop_read_before(request, in->offset, (size_t)len);
+    fuse->stats.writes++;
+    fuse->stats.write_bytes += (uint64_t)len;
+    struct fuse_write_out out = {.size = (uint32_t)len};
+    vv_fuse_reply(request, &out, sizeof(out));
+    return 0;
+}
+
 /* WRITE: write_in, data. write_out. O_SYNC is followed by an FSYNC, so it is of no interest here.
  * A direct append may come as several requests at once, so only the kernel's offsets keep its
  * order. */
 int vv_fuse_write(struct vv_fuse_request *request)
 {
     struct fuse_write_in in;
+    struct vv_fuse *fuse = request->fuse;
     if (!vv_fuse_take(request, &in, sizeof(in)))
         return -EINVAL;
-    struct vv_bytes data = vv_cursor_bytes(&request->message.body, in.size);
-    if (request->message.body.is_bad)
-        return -EINVAL;
-    struct vv_fuse *fuse = request->fuse;
-    bool is_cached = in.write_flags & FUSE_WRITE_CACHE; /* some handle of the inode, any caller */
-    bool is_append = (in.flags & O_APPEND) && !(in.flags & O_DIRECT) && !is_cached;
-    unsigned flags = in.write_flags & FUSE_WRITE_KILL_SUIDGID ? VV_WRITE_KILL_PRIV : 0;
-    flags |= is_append ? VV_WRITE_APPEND : 0;
-    ssize_t len = vv_fs_write(fuse->fs, &request->call, node_of(request), vv_fuse_handle_of(in.fh),
-                              data.ptr, data.len, in.offset, flags);
-    TRY(len);
-    if (is_append)
-        check_append(request, in.offset + (uint64_t)len);
-    if ((in.flags & O_DIRECT) && !is_cached)
-        drop_read_before(request, in.offset, (size_t)len);
-    fuse->stats.writes++;
-    fuse->stats.write_bytes += (uint64_t)len;
-    struct fuse_write_out out = {.size = (uint32_t)len};
-    vv_fuse_reply(request, &out, sizeof(out));
-    return 0;
+    bool is_cached = in.write_flags & FUSE_WRITE_CACHE;
+    fuse->cached_writes += is_cached;
+    int err = write_bytes(request, &in);
+    fuse->cached_writes -= is_cached;
+    if (is_cached)
+        fuse->cached_write_ns = vv_rt_now_ns();
+    return err;
 }
 
 /* FALLOCATE: fallocate_in. */
