@@ -72,13 +72,20 @@ void vv_poll_forget(struct vv_poll *poll, int fd)
     epoll_ctl(poll->epoll_fd, EPOLL_CTL_DEL, fd, NULL);
 }
 
+/* Who still waits: a fiber whose time is over is on its way already and only has not taken itself out. The event is
+ * not lost on it: whoever uses the descriptor again tries before he waits. */
+static struct vv_fiber *still_waiting(struct vv_fiber *fiber)
+{
+    return fiber && vv_list_is_empty(&fiber->run_node) ? fiber : NULL;
+}
+
 void vv_poll_wake(struct vv_poll *poll, int fd, unsigned events)
 {
     if ((size_t)fd >= poll->slot_count)
         return;
     struct vv_poll_slot *slot = &poll->slots[fd];
-    struct vv_fiber *reader = events & VV_RT_READ ? slot->reader : NULL;
-    struct vv_fiber *writer = events & VV_RT_WRITE ? slot->writer : NULL;
+    struct vv_fiber *reader = events & VV_RT_READ ? still_waiting(slot->reader) : NULL;
+    struct vv_fiber *writer = events & VV_RT_WRITE ? still_waiting(slot->writer) : NULL;
     unsigned reader_events = VV_RT_READ | (reader == writer ? VV_RT_WRITE : 0);
     if (reader && slot->writer == reader)
         slot->writer = NULL;

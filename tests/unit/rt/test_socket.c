@@ -305,6 +305,44 @@ static void test_descriptors(void)
     close(file);
 }
 
+/* ---- time is over and the event comes, both before the fiber has run ---- */
+
+struct hog {
+    int read_fd;
+    int write_fd;
+    uint64_t until_ns;
+    bool is_waking; /* by hand, instead of by a byte */
+};
+
+static void hog(void *arg)
+{
+    struct hog *hog = arg;
+    while (vv_rt_now_ns() < hog->until_ns)
+        continue;
+    if (!hog->is_waking && write(hog->write_fd, "x", 1) != 1)
+        hog->write_fd = -1;
+    vv_fiber_yield(); /* the loop looks at timers, then at descriptors */
+    if (hog->is_waking)
+        vv_rt_wake_fd(hog->read_fd);
+}
+
+static void test_both_at_once(bool is_waking)
+{
+    int fds[2];
+    if (!tap_is_int(pipe2(fds, O_NONBLOCK | O_CLOEXEC), 0, "a pipe"))
+        return;
+    uint64_t deadline_ns = vv_rt_now_ns() + VV_NS_PER_MS;
+    struct hog it = {fds[0], fds[1], deadline_ns + VV_NS_PER_MS, is_waking};
+    tap_is_int(vv_fiber_start(hog, &it, "hog"), 0, "somebody who does not let go");
+    tap_is_int(vv_rt_wait_fd(fds[0], VV_RT_READ, deadline_ns), -ETIMEDOUT, "the time is over first");
+    if (!is_waking)
+        tap_is_int(vv_rt_wait_fd(fds[0], VV_RT_READ, soon()), VV_RT_READ, "the event is not lost");
+    vv_fiber_yield();
+    vv_rt_forget_fd(fds[0]);
+    close(fds[0]);
+    close(fds[1]);
+}
+
 /* ---- allocation failures ---- */
 
 static void test_alloc_failure(void)
@@ -345,6 +383,8 @@ static void test_all(struct both *both)
     test_addresses();
     test_descriptors();
     test_woken();
+    test_both_at_once(false);
+    test_both_at_once(true);
     test_alloc_failure();
 }
 
