@@ -1,4 +1,5 @@
 #!/bin/bash
+# run-tests: 17 s
 # Databases on a FUSE mount: SQLite in WAL mode and a PostgreSQL cluster commit small transactions until the server and the
 # database are killed; after recovery every committed transaction is there and whole. DATABASE_KILLS: how often each (3).
 . tests/it/lib.sh

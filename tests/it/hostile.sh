@@ -1,4 +1,5 @@
 #!/bin/bash
+# run-tests: 30 s
 # Wrong input on every port, beside an honest client. HOSTILE_CONNECTIONS says how many connections
 # are opened and dropped in turn (100000).
 . tests/it/lib.sh

@@ -1,4 +1,5 @@
 #!/bin/bash
+# run-tests: 20 s
 # An idle server, freshly opened, with a mount and a 9P door: no thread of it runs, so it fires no timer and asks the store
 # for nothing; and it takes little memory. Also after it has served something, once that is durable. And the end of
 # the mount, being an event, is seen at once.

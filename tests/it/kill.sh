@@ -1,4 +1,5 @@
 #!/bin/bash
+# run-tests: 60 s
 # kill -9 of the server at random moments under three loads (mixed, full of syncs, full of renames): what is found after
 # each restart must be a prefix of the history that holds everything fsynced, and fsck must find nothing. KILLS says how
 # often (50), KILL_SEED which loads. s3_kill.sh runs it

@@ -1,4 +1,5 @@
 #!/bin/bash
+# run-tests: 50 s
 # Memory and idleness: what --memory bounds, and what a server costs that has nothing to do.
 #   MEMORY_MIB=64   the budget; bytes written (16 times as many), files made (3,906 a MiB) and the limit
 #                   (1.5 times as many) follow it. 256 is the full form: 4 GiB, a million files, 384 MiB.

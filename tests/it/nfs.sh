@@ -1,4 +1,5 @@
 #!/bin/bash
+# run-tests: 13 s, alone
 # NFS: every procedure by the tests' own client, libnfs's tools, exports and squashing, handles and
 # what was made durable across restarts and kill -9.
 . tests/it/lib.sh

@@ -1,4 +1,5 @@
 #!/bin/bash
+# run-tests: 100 s
 # A mount on a real S3 server behind a proxy that adds 30 ms to each request, counted at the proxy: an fsync of a small
 # change is one PUT, 64 at the same time share few, `find` over many files and a cold sequential read ask for little more
 # than they need, and an idle volume asks for nothing (IDLE_S seconds: 60). Times and rates are printed, not judged; the

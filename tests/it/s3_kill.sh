@@ -1,4 +1,5 @@
 #!/bin/bash
+# run-tests: 65 s
 # The kill test with the volume on real S3 servers: two servers, both kinds of durability. S3_KILLS kills in all (20; 50 or more in the long form).
 . tests/it/lib.sh
 need_fuse

@@ -1,4 +1,5 @@
 #!/bin/bash
+# run-tests: 20 s
 # A tree of files on a mount whose volume is on a real S3 server: compared byte by byte as it is, after a restart on
 # the same machine, and by a "machine" that knows nothing of the volume but its key. Without STORE, for two servers.
 . tests/it/lib.sh

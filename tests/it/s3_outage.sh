@@ -1,4 +1,5 @@
 #!/bin/bash
+# run-tests: 70 s
 # A real S3 server that is away for a minute (503 to every request) under a mount with a disk cache: reads of what the
 # cache holds go on, an fsync fails at its deadline and the next one as well, the writer's data is kept, and when the
 # server is back fsync succeeds and everything is in the bucket. The server never ends by itself. OUTAGE_S seconds (62).

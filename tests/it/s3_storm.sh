@@ -1,4 +1,5 @@
 #!/bin/bash
+# run-tests: 100 s
 # A fault storm between a loaded server and a real S3 server: 500 and 503 before and after the effect, time-outs that
 # took effect and that did not, resets, slow bodies, truncated bodies, wrong ETags. The server is killed at the end of each
 # quarter, and opened again under the storm. No acknowledged durable write may be lost, no success be false, and the

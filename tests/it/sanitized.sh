@@ -1,4 +1,5 @@
 #!/bin/bash
+# run-tests: 20 s, busy
 # The doors under address, undefined-behaviour and leak sanitizers, with everything that the doors' own tests do and more, in
 # little memory; then a short run under valgrind. Nothing may be reported, and no byte may be lost at the end.
 B=${VARVE_BUILD:-build}

@@ -1,4 +1,5 @@
 #!/bin/bash
+# run-tests: 25 s
 # Little memory, little space. A volume of 832 MiB beside --memory 16M, filled, churned and read while the server is
 # killed; then a store on a disk of its own that becomes full: by what is written, and by others.
 #   SMALL_FILES=2600   how many files of 320 KiB

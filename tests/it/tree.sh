@@ -1,4 +1,5 @@
 #!/bin/bash
+# run-tests: 80 s, busy
 # A real source tree (git's; a generated one of the same shape when it cannot be had) unpacked in the mount, compared byte
 # by byte with a copy on the local disk, built there, and built again after a remount.
 . tests/it/lib.sh

@@ -1,4 +1,5 @@
 #!/bin/bash
+# run-tests: 40 s
 # File systems of a real kernel on block devices of varve: made, filled, synced; the server killed under load and started
 # again; then their own checkers find nothing and all that was synced is there. What is discarded is free.
 . tests/it/uml_lib.sh

@@ -1,4 +1,5 @@
 #!/bin/bash
+# run-tests: 25 s
 # The kernel's NFS client: what programs expect; a source tree unpacked, compared and built (a small one: system calls and
 # program starts are slow in the guest; UML_FULL=1 takes git's); and kill -9 of the server under an application that
 # writes and fsyncs: on a hard mount it goes on without an error, and all that it has fsynced is there. NFS_KILLS: how often (3).

@@ -1,4 +1,5 @@
 #!/bin/bash
+# run-tests: 30 s
 # The kernel's 9P client, in each of its cache and access modes; two of them at once; message sizes; interruptions.
 . tests/it/uml_lib.sh
 # 9P tells the server who asks but not his groups, so the users of the test must be known here: to this script only.

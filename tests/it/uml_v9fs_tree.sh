@@ -1,4 +1,5 @@
 #!/bin/bash
+# run-tests: 40 s
 # A source tree through the kernel's 9P client: unpacked, compared, built with make -j2, looked at from a new mount. Then
 # kill -9 of the server under load: what was fsynced through v9fs is there after recovery and a new mount. System calls and
 # program starts are slow in the guest, so the tree is a small one; UML_FULL=1 takes git's (4,456 files, 600 units).

@@ -1,4 +1,5 @@
 #!/bin/bash
+# run-tests: 150 s, busy
 # The simulator's part of `make check`: SIM_SEEDS seeds (1,000) of 2,000 operations and 3 crashes, shared among the modes; 20 of
 # them twice with the same end; and 100 of them under address and undefined-behaviour sanitizers.
 set -u
