@@ -112,7 +112,8 @@ static int open_doors(struct vv_server *server, const struct vv_options *options
     vv_conn_memory_init(&server->conn_memory, options->memory_bytes / CONN_MEMORY_SHARE);
     for (unsigned i = 0; i < options->ninep_count; i++) {
         struct vv_ninep_options ninep = {.address = options->ninep[i], .door = VV_DOOR_NINEP + i,
-                                         .is_read_only = options->is_read_only};
+                                         .is_read_only = options->is_read_only,
+                                         .memory = &server->conn_memory};
         int err = vv_ninep_listen(server->fs, &ninep, &server->ninep[i]);
         if (err < 0) {
             vv_fail(options->ninep[i], err);

@@ -37,6 +37,7 @@ int vv_server_open_nfs(struct vv_server *server)
             .is_read_only = options->is_read_only,
             .exports = exports,
             .export_count = options->export_count,
+            .memory = &server->conn_memory,
             .rpcbind = options->is_nfs_registering && i == 0 ? RPCBIND : NULL,
         };
         int err = vv_nfs_listen(server->fs, &nfs, &server->nfs[i]);

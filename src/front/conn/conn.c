@@ -123,9 +123,9 @@ void vv_conn_break(struct vv_conn *conn)
     vv_waitq_wake_all(&conn->room);
 }
 
-void vv_conn_wait_idle(struct vv_conn *conn)
+void vv_conn_wait_idle(struct vv_conn *conn, unsigned left)
 {
-    while (conn->request_count > 0)
+    while (conn->request_count > left)
         vv_waitq_wait(&conn->room, VV_NEVER);
 }
 
@@ -163,7 +163,7 @@ static void run(void *arg)
         vv_conn_break(conn);
     if (kind->stop)
         kind->stop(conn);
-    vv_conn_wait_idle(conn);
+    vv_conn_wait_idle(conn, 0);
     if (kind->close)
         kind->close(conn);
     vv_stream_close(conn->stream);

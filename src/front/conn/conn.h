@@ -185,8 +185,8 @@ static inline void vv_conn_skip(struct vv_conn *conn, size_t len)
 uint64_t vv_conn_deadline(const struct vv_conn *conn);
 /* Give up on it: whoever waits for it gets an error. Does not suspend. */
 void vv_conn_break(struct vv_conn *conn);
-/* Wait until no request is under way. Suspends. */
-void vv_conn_wait_idle(struct vv_conn *conn);
+/* Wait until no more than `left` requests are under way. Suspends. */
+void vv_conn_wait_idle(struct vv_conn *conn, unsigned left);
 
 /* ---- requests ---- */
 

@@ -20,7 +20,7 @@
  * believed, after squashing; AUTH_NONE is nobody. As NFS servers do, the owner of a file may always
  * read and write it (he may have opened it before), and what may be executed may be read.
  *
- * Limits: below; at each one, reading stops or the request fails as said. All calls: from a fiber,
+ * Memory: front/conn/conn.h. Limits: below; at each one, reading stops or the request fails as said. All calls: from a fiber,
  * on one reactor. */
 #ifndef VV_FRONT_NFS_NFS_H
 #define VV_FRONT_NFS_NFS_H
@@ -29,12 +29,11 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "front/conn/conn.h"
 #include "fs/fs.h"
 
 #define VV_NFS_CONNECTIONS_MAX 1024  /* then the one that is idle for longest is closed for a new one */
 #define VV_NFS_REQUESTS_MAX 256      /* of a connection at once, then it is not read */
-#define VV_NFS_BYTES_MAX (16u << 20) /* records and replies of a connection, likewise */
-#define VV_NFS_ALL_BYTES_MAX (128u << 20) /* of all, then large requests wait */
 #define VV_NFS_RECORD_MAX_S 30       /* a record that is not complete after so long ends its connection */
 #define VV_NFS_SEND_MAX_S 60         /* so does a client that takes nothing for so long */
 #define VV_NFS_FRAGMENTS_MAX 4096    /* of a record */
@@ -70,6 +69,7 @@ struct vv_nfs_options {
     bool is_read_only;   /* changes are NFS3ERR_ROFS */
     const struct vv_nfs_export *exports; /* copied */
     unsigned export_count;               /* 0 = "/" with the defaults */
+    struct vv_conn_memory *memory; /* for requests and replies, borrowed; NULL = one of its own */
     const char *rpcbind; /* register with the rpcbind that listens here ("unix:/run/rpcbind.sock");
                             NULL = don't */
 };

@@ -1,7 +1,7 @@
 /* Private to front/nfs: the server, its connections, requests, exports and remembered replies.
  *
- * A connection belongs to the fiber that reads it (conn.c), which frees it when its last request is
- * done. A request is a job in a fiber of its own (dispatch.c): its procedure fills in the results
+ * front/conn has the life of a connection, its memory and its sending; its fiber reads records
+ * (conn.c). A request is a job in a fiber of its own (dispatch.c): its procedure fills in the results
  * and returns 0, an error (below 0), or a status of NFS (above 0). */
 #ifndef VV_FRONT_NFS_NFS_IMPL_H
 #define VV_FRONT_NFS_NFS_IMPL_H
@@ -11,17 +11,14 @@
 #include "base/alloc.h"
 #include "base/list.h"
 #include "base/map.h"
+#include "front/conn/conn.h"
 #include "front/nfs/codec.h"
 #include "front/nfs/nfs.h"
 #include "front/nfs/rpc.h"
 #include "fs/fs.h"
 #include "rt/rt.h"
 
-#define VV_NFS_RECV_BYTES (32u << 10)                /* read ahead of a connection */
-#define VV_NFS_SMALL_BYTES (64u << 10)               /* buffers above this are kept for reuse */
 #define VV_NFS_RECORD_MAX (VV_NFS_IO_MAX + (16u << 10)) /* bytes of a record */
-#define VV_NFS_LARGE_WARM_MAX 16                     /* large buffers kept */
-#define VV_NFS_SEND_BATCH 32                         /* replies sent in one go */
 #define VV_NFS_HANDLE_BYTES 32u                      /* volume id, be64 inode, be64 generation */
 #define VV_NFS_GENERATION 1u                         /* inode numbers are never used again */
 #define VV_NFS_CHECKSUM_BYTES 512u                   /* of a request that tell it from others */
@@ -34,65 +31,36 @@ struct vv_nfs {
     struct vv_nfs_export *exports;
     uint64_t *roots; /* inode of each export's directory */
     unsigned export_count;
-    struct vv_socket *listener;
-    struct vv_list conns; /* least recently used first */
-    unsigned conn_count;
-    struct vv_waitq ended; /* a connection, or the accepting fiber, has ended */
-    struct vv_waitq room;  /* fewer bytes are in use */
-    size_t bytes;
-    bool is_closing;
-    bool is_accepting;
+    struct vv_conns conns;
+    unsigned port;
     char rpcbind[108]; /* registered there; "" = not */
     uint8_t verifier[VV_NFS_VERIFIER_BYTES];        /* of writes */
     uint8_t cookie_verifier[VV_NFS_VERIFIER_BYTES]; /* of directories; never changes */
     uint64_t fsid;
     struct vv_map replies; /* struct vv_nfs_reply */
     struct vv_list reply_order; /* finished ones, oldest first */
-    struct vv_nfs_buffer *free_large;
-    unsigned free_large_count;
     struct vv_nfs_stats stats;
 };
-
-/* ---- buffers (buffer.c) ---- */
-
-/* Bytes of a record or of what was read; large ones are reused, for fresh memory is slow. */
-struct vv_nfs_buffer {
-    struct vv_nfs_buffer *next;
-    size_t size;
-    uint8_t bytes[] __attribute__((aligned(64)));
-};
-struct vv_nfs_buffer *vv_nfs_buffer_new(struct vv_nfs *nfs, size_t size);
-void vv_nfs_buffer_free(struct vv_nfs *nfs, struct vv_nfs_buffer *buffer);
-void vv_nfs_buffers_done(struct vv_nfs *nfs);
 
 /* ---- connections (conn.c) ---- */
 
 struct vv_nfs_conn {
-    struct vv_list node; /* in nfs->conns */
+    struct vv_conn base;
     struct vv_nfs *nfs;
-    struct vv_socket *socket;
     uint8_t address[16]; /* IPv4 as ::ffff:a.b.c.d; loopback for unix sockets */
     bool is_privileged;  /* its port is below 1024, or what a unix socket has instead */
-    bool is_broken;      /* nothing more can be sent */
-    unsigned request_count; /* not answered, or the answer not sent */
-    size_t bytes;           /* of these */
-    struct vv_waitq room;   /* the reader waits for fewer requests */
-    struct vv_list outgoing; /* answered, to be sent, in this order */
-    bool is_sending;
-    uint8_t *recv_bytes; /* VV_NFS_RECV_BYTES; what has come but was not looked at is */
-    size_t recv_at;      /* from here */
-    size_t recv_end;     /* to here */
 };
 
+extern const struct vv_conn_kind vv_nfs_conn_kind;
+
 struct vv_nfs_job {
-    struct vv_list node; /* in conn->outgoing */
+    struct vv_job base;
     struct vv_nfs_conn *conn;
-    struct vv_nfs_buffer *record;
+    struct vv_buffer *record;
     size_t record_len;
-    struct vv_nfs_buffer *data; /* of the reply, behind `head`; NULL = none */
-    size_t data_len;            /* with padding */
+    struct vv_buffer *data; /* of the reply, behind `head`; NULL = none */
+    size_t data_len;        /* with padding */
     struct vv_writer head;
-    size_t charge; /* bytes counted for it */
     struct vv_rpc_call rpc;
     struct vv_rpc_reply reply;
     struct vv_nfs_args args;
@@ -104,9 +72,6 @@ struct vv_nfs_job {
     uint32_t groups[VV_RPC_GIDS_MAX];
 };
 
-/* Serve a new connection in a fiber of its own; it owns the socket from now on, whatever is
- * returned. */
-MUST_CHECK int vv_nfs_conn_start(struct vv_nfs *nfs, struct vv_socket *socket);
 /* Queue the job's reply, which stands in head and data; the job is gone. Suspends. */
 void vv_nfs_job_answer(struct vv_nfs_job *job);
 /* The job gets no reply; it is gone. */

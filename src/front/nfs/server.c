@@ -1,70 +1,13 @@
-/* Listening, accepting, closing. */
+/* Opening and closing. */
 #include <string.h>
 
 #include "base/hash.h"
 #include "base/log.h"
 #include "front/nfs/nfs_impl.h"
 
-/* ---- accepting ---- */
-
-/* Close the connection that has been idle for longest: its client makes a new one when it needs it.
- * False when all are busy. */
-static bool evict(struct vv_nfs *nfs)
-{
-    vv_list_each (node, &nfs->conns) {
-        struct vv_nfs_conn *conn = vv_list_entry(node, struct vv_nfs_conn, node);
-        if (conn->request_count > 0 || conn->is_broken)
-            continue;
-        conn->is_broken = true;
-        vv_socket_shutdown(conn->socket);
-        nfs->stats.connections_evicted++;
-        return true;
-    }
-    return false;
-}
-
-/* Is there room for one more? Suspends for a moment. */
-static bool make_room(struct vv_nfs *nfs)
-{
-    while (nfs->conn_count >= VV_NFS_CONNECTIONS_MAX && !nfs->is_closing) {
-        if (!evict(nfs))
-            return false;
-        vv_waitq_wait(&nfs->ended, vv_rt_now_ns() + VV_NS_PER_S);
-    }
-    return !nfs->is_closing;
-}
-
-static void accept_all(void *arg)
-{
-    struct vv_nfs *nfs = arg;
-    while (!nfs->is_closing) {
-        struct vv_socket *socket;
-        int err = vv_socket_accept(nfs->listener, &socket);
-        if (err == -VV_ERR_STOPPED)
-            break;
-        if (err == 0 && !make_room(nfs)) {
-            vv_socket_close(socket);
-            continue;
-        }
-        if (err == 0)
-            err = vv_nfs_conn_start(nfs, socket);
-        if (err < 0) {
-            vv_warn("nfs", "accepting a connection: %s", vv_err_text(err));
-            vv_rt_sleep_ns(100 * VV_NS_PER_MS);
-        }
-    }
-    nfs->is_accepting = false;
-    vv_waitq_wake_all(&nfs->ended);
-}
-
-/* ---- opening ---- */
-
 static void nfs_free(struct vv_nfs *nfs)
 {
-    if (nfs->listener)
-        vv_socket_close(nfs->listener);
     vv_nfs_replies_done(nfs);
-    vv_nfs_buffers_done(nfs);
     vv_free(nfs->exports);
     vv_free(nfs->roots);
     vv_free(nfs);
@@ -121,10 +64,8 @@ static int nfs_new(struct vv_fs *fs, const struct vv_nfs_options *options, struc
     nfs->fs = fs;
     nfs->door = options->door;
     nfs->is_read_only = options->is_read_only;
-    vv_list_init(&nfs->conns);
     vv_list_init(&nfs->reply_order);
-    vv_waitq_init(&nfs->ended);
-    vv_waitq_init(&nfs->room);
+    vv_conns_init(&nfs->conns, &vv_nfs_conn_kind, nfs, options->memory);
     make_verifiers(nfs);
     int err = vv_map_init(&nfs->replies);
     if (err == 0)
@@ -141,14 +82,11 @@ int vv_nfs_listen(struct vv_fs *fs, const struct vv_nfs_options *options, struct
 {
     struct vv_nfs *nfs;
     TRY(nfs_new(fs, options, &nfs));
-    int err = vv_socket_listen(options->address, &nfs->listener);
-    if (err == 0)
-        err = vv_fiber_start(accept_all, nfs, "nfs accept");
+    int err = vv_conns_listen(&nfs->conns, options->address, &nfs->port);
     if (err < 0) {
         nfs_free(nfs);
         return err;
     }
-    nfs->is_accepting = true;
     if (options->rpcbind)
         err = vv_nfs_register(nfs, options->rpcbind);
     if (err < 0) {
@@ -165,25 +103,21 @@ void vv_nfs_close(struct vv_nfs *nfs)
     if (!nfs)
         return;
     vv_nfs_unregister(nfs);
-    nfs->is_closing = true;
-    vv_socket_shutdown(nfs->listener);
-    vv_list_each (node, &nfs->conns) {
-        struct vv_nfs_conn *conn = vv_list_entry(node, struct vv_nfs_conn, node);
-        vv_socket_shutdown(conn->socket);
-        vv_waitq_wake_all(&conn->room);
-    }
-    vv_waitq_wake_all(&nfs->room);
-    while (nfs->is_accepting || !vv_list_is_empty(&nfs->conns))
-        vv_waitq_wait(&nfs->ended, VV_NEVER);
+    vv_conns_close(&nfs->conns);
     nfs_free(nfs);
 }
 
 unsigned vv_nfs_port(const struct vv_nfs *nfs)
 {
-    return vv_socket_port(nfs->listener);
+    return nfs->port;
 }
 
 void vv_nfs_stats(const struct vv_nfs *nfs, struct vv_nfs_stats *out_stats)
 {
+    const struct vv_conn_stats *conns = &nfs->conns.stats;
     *out_stats = nfs->stats;
+    out_stats->connections = nfs->conns.count;
+    out_stats->connections_total = conns->connections_total;
+    out_stats->connections_evicted = conns->connections_evicted;
+    out_stats->protocol_errors = conns->protocol_errors;
 }

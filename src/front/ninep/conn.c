@@ -1,11 +1,4 @@
-/* A connection: one fiber reads it and starts a fiber for each request; who has an answer queues
- * it, and starts a fiber that sends all that is queued unless there is one. It runs behind those
- * that are ready to run now, so that the answers to what came at once leave at once.
- *
- * The reading fiber stops reading while VV_NINEP_REQUESTS_MAX requests or VV_NINEP_BYTES_MAX bytes
- * are under way, counted until the answer is sent, so a client that does not take its answers is
- * not read either. */
-#include <assert.h>
+/* A connection: reading messages, and starting a fiber for each. */
 #include <string.h>
 #include <unistd.h>
 
@@ -24,30 +17,43 @@ uint32_t vv_ninep_io_max(const struct vv_ninep_conn *conn)
 
 /* ---- jobs ---- */
 
-static struct vv_ninep_job *job_new(struct vv_ninep_conn *conn, size_t message_len)
+static struct vv_conn_memory *memory_of(const struct vv_ninep_job *job)
+{
+    return job->conn->base.conns->memory;
+}
+
+static void job_done(struct vv_job *base)
+{
+    struct vv_ninep_job *job = vv_container_of(base, struct vv_ninep_job, base);
+    vv_buffer_free(memory_of(job), job->message);
+    vv_buffer_free(memory_of(job), job->data);
+    vv_writer_done(&job->head);
+    vv_free(job);
+}
+
+/* A job that is charged for a message of `len` bytes and `more`. */
+static int job_new(struct vv_ninep_conn *conn, size_t len, size_t more,
+                   struct vv_ninep_job **out_job)
 {
     struct vv_ninep_job *job = vv_zalloc(sizeof(*job));
     if (!job)
-        return NULL;
-    job->message = vv_ninep_buffer_new(conn->ninep, message_len);
-    if (!job->message) {
+        return -ENOMEM;
+    int err = vv_job_begin(&job->base, &conn->base, sizeof(*job) + len + more);
+    if (err < 0) {
         vv_free(job);
-        return NULL;
+        return err;
     }
     job->conn = conn;
     job->head = vv_writer_new();
     vv_list_init(&job->node);
     vv_waitq_init(&job->answered);
-    return job;
-}
-
-static void job_free(struct vv_ninep_job *job)
-{
-    struct vv_ninep *ninep = job->conn->ninep;
-    vv_ninep_buffer_free(ninep, job->message);
-    vv_ninep_buffer_free(ninep, job->data);
-    vv_writer_done(&job->head);
-    vv_free(job);
+    job->message = vv_buffer_new(memory_of(job), len);
+    if (!job->message) {
+        vv_job_end(&job->base);
+        return -ENOMEM;
+    }
+    *out_job = job;
+    return 0;
 }
 
 struct vv_ninep_job *vv_ninep_job_find(struct vv_ninep_conn *conn, uint16_t tag)
@@ -68,7 +74,7 @@ void vv_ninep_job_cancel(struct vv_ninep_job *job)
 
 int vv_ninep_job_data(struct vv_ninep_job *job, size_t size)
 {
-    job->data = vv_ninep_buffer_new(job->conn->ninep, size);
+    job->data = vv_buffer_new(memory_of(job), size);
     return job->data ? 0 : -ENOMEM;
 }
 
@@ -82,73 +88,20 @@ static void flip_tag(struct vv_ninep_conn *conn, uint16_t tag)
     conn->tags[tag / 64] ^= 1ull << (tag % 64);
 }
 
-/* ---- sending ---- */
-
-/* The request is over: its answer has been sent, or can't be. */
-static void job_end(struct vv_ninep_job *job)
-{
-    struct vv_ninep_conn *conn = job->conn;
-    conn->request_count--;
-    conn->bytes -= job->charge;
-    job_free(job);
-    vv_waitq_wake_all(&conn->room);
-}
-
-/* The next answers as one piece; how many. They stay queued. */
-static int gather(struct vv_ninep_conn *conn, struct iovec *iov, int *out_iov_count)
-{
-    int count = 0;
-    int iov_count = 0;
-    vv_list_each (node, &conn->outgoing) {
-        struct vv_ninep_job *job = vv_list_entry(node, struct vv_ninep_job, node);
-        if (count == VV_NINEP_SEND_BATCH)
-            break;
-        count++;
-        iov[iov_count++] = (struct iovec){job->head.ptr, job->head.len};
-        if (job->data_len > 0)
-            iov[iov_count++] = (struct iovec){job->data->bytes, job->data_len};
-    }
-    *out_iov_count = iov_count;
-    return count;
-}
-
-static void send_all(void *arg)
-{
-    struct vv_ninep_conn *conn = arg;
-    while (!vv_list_is_empty(&conn->outgoing)) {
-        struct iovec iov[2 * VV_NINEP_SEND_BATCH];
-        int iov_count;
-        int count = gather(conn, iov, &iov_count);
-        uint64_t deadline_ns = vv_rt_now_ns() + VV_NINEP_SEND_MAX_S * VV_NS_PER_S;
-        int err = conn->is_broken ? 0 : vv_socket_send(conn->socket, iov, iov_count, deadline_ns);
-        if (err < 0) {
-            vv_debug("ninep", "client %llu: sending: %s", (unsigned long long)conn->client,
-                     vv_err_text(err));
-            conn->is_broken = true;
-            vv_socket_shutdown(conn->socket);
-        }
-        for (int i = 0; i < count; i++) {
-            struct vv_ninep_job *job = vv_list_first(&conn->outgoing, struct vv_ninep_job, node);
-            vv_list_remove(&job->node);
-            job_end(job);
-        }
-    }
-    conn->is_sending = false;
-}
+/* ---- answering ---- */
 
 /* The request is answered: its tag is free, flushes of it may be answered behind it. */
 static void answer(struct vv_ninep_job *job)
 {
-    struct vv_ninep_conn *conn = job->conn;
-    flip_tag(conn, job->request.tag);
+    flip_tag(job->conn, job->request.tag);
     vv_list_remove(&job->node);
-    vv_list_push_back(&conn->outgoing, &job->node);
     vv_waitq_wake_all(&job->answered);
-    if (conn->is_sending)
-        return;
-    conn->is_sending = true;
-    if (vv_fiber_start(send_all, conn, "ninep send") < 0)
-        send_all(conn);
+    vv_buffer_free(memory_of(job), job->message);
+    job->message = NULL;
+    vv_job_piece(&job->base, job->head.ptr, job->head.len);
+    if (job->data_len > 0)
+        vv_job_piece(&job->base, job->data->bytes, job->data_len);
+    vv_job_answer(&job->base, sizeof(*job) + job->head.len + (job->data ? job->data->size : 0));
 }
 
 static void encode(struct vv_ninep_job *job, int err, struct vv_ninep_reply *reply)
@@ -169,8 +122,7 @@ static void encode(struct vv_ninep_job *job, int err, struct vv_ninep_reply *rep
         vv_writer_reset(&job->head);
         if (vv_ninep_encode_reply(&job->head, reply) < 0) {
             /* No memory for 11 bytes: the client must not wait for ever. */
-            job->conn->is_broken = true;
-            vv_socket_shutdown(job->conn->socket);
+            vv_conn_break(&job->conn->base);
         }
     }
 }
@@ -196,14 +148,13 @@ static void serve(void *arg)
     answer(job);
 }
 
-/* All requests have been answered, and the answers sent. Nobody wants their locks any more. */
-static void wait_until_idle(struct vv_ninep_conn *conn)
+/* Nobody wants the locks any more that requests wait for. */
+static void cancel_waiting(struct vv_conn *base)
 {
+    struct vv_ninep_conn *conn = vv_container_of(base, struct vv_ninep_conn, base);
     vv_list_each (node, &conn->requests)
         vv_list_entry(node, struct vv_ninep_job, node)->is_cancelled = true;
     vv_fs_lock_poke(conn->ninep->fs);
-    while (conn->request_count > 0)
-        vv_waitq_wait(&conn->room, VV_NEVER);
 }
 
 /* Tversion begins the connection anew: everything under way ends first. Served by the reading
@@ -214,7 +165,8 @@ static void serve_version(struct vv_ninep_conn *conn, struct vv_ninep_job *job)
     const struct vv_ninep_request *request = &job->request;
     uint32_t msize_max = conn->ninep->options.msize_max;
     int err = request->msize < VV_NINEP_MSIZE_MIN ? -EINVAL : 0;
-    wait_until_idle(conn);
+    cancel_waiting(&conn->base);
+    vv_conn_wait_idle(&conn->base, 1);
     vv_ninep_fid_drop_all(conn);
     conn->has_version = false;
     reply.msize = request->msize < msize_max ? request->msize : msize_max;
@@ -228,34 +180,30 @@ static void serve_version(struct vv_ninep_conn *conn, struct vv_ninep_job *job)
     }
     flip_tag(conn, request->tag);
     vv_list_push_back(&conn->requests, &job->node);
-    conn->request_count++;
     encode(job, err, &reply);
     answer(job);
 }
 
-/* What the answer will take, besides the request. */
-static size_t reply_bytes(const struct vv_ninep_request *request)
+/* What the answer will take besides the message, of which at least the first bytes are here. */
+static size_t reply_bytes(const uint8_t *message, size_t len)
 {
-    bool is_reading = request->type == VV_NINEP_TREAD || request->type == VV_NINEP_TREADDIR;
-    size_t count = request->count < VV_NINEP_MSIZE_MAX ? request->count : VV_NINEP_MSIZE_MAX;
-    return is_reading ? count : VV_NINEP_HEADER_BYTES;
+    uint8_t type = message[sizeof(uint32_t)];
+    if (type != VV_NINEP_TREAD && type != VV_NINEP_TREADDIR)
+        return 0;
+    /* size type tag fid offset count, of both */
+    struct vv_cursor cursor = vv_cursor_of(message, len);
+    vv_cursor_skip(&cursor, VV_NINEP_HEADER_BYTES + 4 + 8);
+    uint32_t count = vv_cursor_u32(&cursor);
+    return count < VV_NINEP_MSIZE_MAX ? count : VV_NINEP_MSIZE_MAX;
 }
 
-static void wait_for_room(struct vv_ninep_conn *conn, size_t charge)
-{
-    while (
-        !conn->is_broken && conn->request_count > 0 &&
-        (conn->request_count >= VV_NINEP_REQUESTS_MAX || conn->bytes + charge > VV_NINEP_BYTES_MAX))
-        vv_waitq_wait(&conn->room, VV_NEVER);
-}
-
-/* Take the job over. An error ends the connection: the stream, or the memory, can't be trusted. */
+/* Take the job over. An error ends the connection: the stream can't be trusted. */
 static int accept_job(struct vv_ninep_conn *conn, struct vv_ninep_job *job, size_t len)
 {
     struct vv_ninep_request *request = &job->request;
     int decode_err = vv_ninep_decode_request(job->message->bytes, len, request);
     if (is_tag_used(conn, request->tag)) {
-        job_free(job);
+        vv_job_end(&job->base);
         return -EPROTO;
     }
     if (decode_err == 0 && request->type == VV_NINEP_TVERSION) {
@@ -264,17 +212,13 @@ static int accept_job(struct vv_ninep_conn *conn, struct vv_ninep_job *job, size
     }
     if (decode_err == 0 && !conn->has_version)
         decode_err = -EPROTO;
-    job->charge = len + reply_bytes(request);
-    wait_for_room(conn, job->charge);
     flip_tag(conn, request->tag);
     vv_list_push_back(&conn->requests, &job->node);
-    conn->request_count++;
-    conn->bytes += job->charge;
     if (decode_err == 0)
-        decode_err = vv_fiber_start(serve, job, "ninep");
+        decode_err = vv_fiber_start(serve, job, "ninep request");
     if (decode_err < 0) {
         struct vv_ninep_reply reply = {0};
-        conn->ninep->stats.protocol_errors++;
+        conn->base.conns->stats.protocol_errors++;
         encode(job, decode_err == -VV_ERR_FORMAT ? -EPROTO : decode_err, &reply);
         answer(job);
     }
@@ -283,67 +227,28 @@ static int accept_job(struct vv_ninep_conn *conn, struct vv_ninep_job *job, size
 
 /* ---- reading ---- */
 
-/* At least `len` bytes (at most VV_NINEP_RECV_BYTES) in the read-ahead. 1, 0 = the stream has
- * ended. */
-static int fill(struct vv_ninep_conn *conn, size_t len)
-{
-    while (conn->recv_end - conn->recv_at < len) {
-        if (conn->recv_at > 0) {
-            conn->recv_end -= conn->recv_at;
-            memmove(conn->recv_bytes, conn->recv_bytes + conn->recv_at, conn->recv_end);
-            conn->recv_at = 0;
-        }
-        ssize_t got = vv_socket_recv(conn->socket, conn->recv_bytes + conn->recv_end,
-                                     VV_NINEP_RECV_BYTES - conn->recv_end, VV_NEVER);
-        if (got <= 0)
-            return (int)got;
-        conn->recv_end += (size_t)got;
-    }
-    return 1;
-}
-
-/* A whole message: what was read ahead, the rest directly. 1, 0 = the stream has ended. */
-static int take_message(struct vv_ninep_conn *conn, uint8_t *out, size_t len)
-{
-    size_t ahead = conn->recv_end - conn->recv_at;
-    size_t at = ahead < len ? ahead : len;
-    memcpy(out, conn->recv_bytes + conn->recv_at, at);
-    conn->recv_at += at;
-    while (at < len) {
-        ssize_t got;
-        if (len - at < VV_NINEP_RECV_BYTES) {
-            int filled = fill(conn, len - at);
-            if (filled <= 0)
-                return filled;
-            got = (ssize_t)(len - at);
-            memcpy(out + at, conn->recv_bytes + conn->recv_at, len - at);
-            conn->recv_at += len - at;
-        } else {
-            got = vv_socket_recv(conn->socket, out + at, len - at, VV_NEVER);
-            if (got <= 0)
-                return (int)got;
-        }
-        at += (size_t)got;
-    }
-    return 1;
-}
-
-/* One message. 1; 0 = the stream has ended; errors end the connection. */
+/* One message. 1; 0 = the stream has ended; errors end the connection. Memory is taken when it has begun to
+ * come: who announces much and sends nothing holds none. */
 static int read_one(struct vv_ninep_conn *conn)
 {
-    int filled = fill(conn, sizeof(uint32_t));
-    if (filled <= 0)
-        return filled;
-    uint32_t len = vv_ninep_size(conn->recv_bytes + conn->recv_at);
+    struct vv_conn *base = &conn->base;
+    int result = vv_conn_next(base, sizeof(uint32_t));
+    if (result <= 0)
+        return result;
+    uint32_t len = vv_ninep_size(vv_conn_ahead(base));
     if (len < VV_NINEP_HEADER_BYTES || len > conn->msize)
         return -EPROTO;
-    struct vv_ninep_job *job = job_new(conn, len);
-    if (!job)
-        return -ENOMEM;
-    int taken = take_message(conn, job->message->bytes, len);
-    if (taken <= 0) {
-        job_free(job);
-        return taken;
+    size_t first = len < VV_CONN_FIRST_BYTES ? len : VV_CONN_FIRST_BYTES;
+    if (vv_conn_ahead_len(base) < first)
+        result = vv_conn_fill(base, first, vv_conn_deadline(base));
+    if (result <= 0)
+        return result;
+    struct vv_ninep_job *job;
+    TRY(job_new(conn, len, reply_bytes(vv_conn_ahead(base), first), &job));
+    result = vv_conn_take(base, job->message->bytes, len, VV_NEVER);
+    if (result <= 0) {
+        vv_job_end(&job->base);
+        return result;
     }
     TRY(accept_job(conn, job, len));
     return 1;
@@ -351,91 +256,55 @@ static int read_one(struct vv_ninep_conn *conn)
 
 /* ---- life ---- */
 
-static void conn_free(struct vv_ninep_conn *conn)
+static int serve_conn(struct vv_conn *base)
 {
-    vv_map_done(&conn->fids);
-    vv_free(conn->recv_bytes);
-    vv_free(conn);
+    int result = 1;
+    while (result > 0 && !base->is_broken)
+        result = read_one(vv_container_of(base, struct vv_ninep_conn, base));
+    return result > 0 ? 0 : result;
 }
 
-/* Logged ever more rarely: whoever makes them shall not fill the log. */
-static void note_protocol_error(struct vv_ninep_conn *conn)
+static void close_conn(struct vv_conn *base)
 {
-    uint64_t count = ++conn->ninep->stats.protocol_errors;
-    if ((count & (count - 1)) == 0)
-        vv_warn("ninep", "client %llu: not 9P2000.L, connection closed (%llu such errors)",
-                (unsigned long long)conn->client, (unsigned long long)count);
-}
-
-/* The connection's fiber. */
-static void run(void *arg)
-{
-    struct vv_ninep_conn *conn = arg;
-    struct vv_ninep *ninep = conn->ninep;
-    int err = 1;
-    while (err > 0 && !conn->is_broken && !ninep->is_closing)
-        err = read_one(conn);
-    if (err == -EPROTO)
-        note_protocol_error(conn);
-    if (err < 0)
-        vv_socket_shutdown(conn->socket);
-    wait_until_idle(conn);
+    struct vv_ninep_conn *conn = vv_container_of(base, struct vv_ninep_conn, base);
+    struct vv_fs_call call = {.door = conn->ninep->options.door};
     vv_ninep_fid_drop_all(conn);
-    struct vv_fs_call call = {.door = ninep->options.door};
-    vv_fs_unlock_client(ninep->fs, &call, conn->client);
-    vv_socket_close(conn->socket);
-    vv_list_remove(&conn->node);
-    conn_free(conn);
-    ninep->stats.connections--;
-    vv_waitq_wake_all(&ninep->ended);
+    vv_fs_unlock_client(conn->ninep->fs, &call, conn->client);
+    vv_map_done(&conn->fids);
 }
 
 /* Who is at the other end, if that can be told. Root and our own user are as good as the kernel. */
 static void look_at_peer(struct vv_ninep_conn *conn)
 {
-    if (vv_socket_peer(conn->socket, &conn->peer_uid, &conn->peer_gid) < 0)
+    struct vv_socket *socket = vv_stream_socket(conn->base.stream);
+    if (vv_socket_peer(socket, &conn->peer_uid, &conn->peer_gid) < 0)
         return;
     conn->is_restricted = conn->peer_uid != 0 && conn->peer_uid != geteuid();
 }
 
-static int conn_new(struct vv_ninep *ninep, struct vv_ninep_conn **out_conn)
+static int open_conn(struct vv_conn *base)
 {
-    struct vv_ninep_conn *conn = vv_zalloc(sizeof(*conn));
-    if (!conn)
-        return -ENOMEM;
-    conn->recv_bytes = vv_alloc(VV_NINEP_RECV_BYTES);
-    if (!conn->recv_bytes || vv_map_init(&conn->fids) < 0) {
-        conn_free(conn);
-        return -ENOMEM;
-    }
-    conn->ninep = ninep;
+    struct vv_ninep_conn *conn = vv_container_of(base, struct vv_ninep_conn, base);
+    TRY(vv_map_init(&conn->fids));
+    conn->ninep = base->conns->server;
+    conn->client = (uint64_t)conn->ninep->options.door << 48 | base->number;
     conn->msize = VV_NINEP_MSIZE_FIRST;
     vv_list_init(&conn->requests);
-    vv_list_init(&conn->outgoing);
-    vv_waitq_init(&conn->room);
-    *out_conn = conn;
+    look_at_peer(conn);
     return 0;
 }
 
-int vv_ninep_conn_start(struct vv_ninep *ninep, struct vv_socket *socket)
-{
-    struct vv_ninep_conn *conn;
-    int err = conn_new(ninep, &conn);
-    if (err < 0) {
-        vv_socket_close(socket);
-        return err;
-    }
-    conn->socket = socket;
-    conn->client = (uint64_t)ninep->options.door << 48 | ++ninep->next_client;
-    look_at_peer(conn);
-    err = vv_fiber_start(run, conn, "ninep connection");
-    if (err < 0) {
-        vv_socket_close(socket);
-        conn_free(conn);
-        return err;
-    }
-    vv_list_push_back(&ninep->conns, &conn->node);
-    ninep->stats.connections++;
-    ninep->stats.connections_total++;
-    return 0;
-}
+const struct vv_conn_kind vv_ninep_conn_kind = {
+    .name = "ninep",
+    .speech = "9P2000.L",
+    .conn_bytes = sizeof(struct vv_ninep_conn),
+    .connections_max = VV_NINEP_CONNECTIONS_MAX,
+    .requests_max = VV_NINEP_REQUESTS_MAX,
+    .recv_max_s = VV_NINEP_RECV_MAX_S,
+    .send_max_s = VV_NINEP_SEND_MAX_S,
+    .open = open_conn,
+    .serve = serve_conn,
+    .stop = cancel_waiting,
+    .close = close_conn,
+    .done = job_done,
+};

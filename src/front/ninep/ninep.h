@@ -14,7 +14,7 @@
  * A blocking lock is answered when it is granted, or its Tlock is flushed; only where too many wait
  * is it answered "blocked", for the client to ask again.
  *
- * Limits: below; at each one, reading stops or the request fails as said. All calls: from a fiber,
+ * Memory: front/conn/conn.h. Limits: below; at each one, reading stops or the request fails as said. All calls: from a fiber,
  * on one reactor. */
 #ifndef VV_FRONT_NINEP_NINEP_H
 #define VV_FRONT_NINEP_NINEP_H
@@ -23,14 +23,15 @@
 #include <stdint.h>
 
 #include "base/err.h"
+#include "front/conn/conn.h"
 #include "fs/fs.h"
 
 #define VV_NINEP_CONNECTIONS_MAX 1024   /* more are closed at once */
 #define VV_NINEP_REQUESTS_MAX 256       /* of a connection at once, then it is not read */
-#define VV_NINEP_BYTES_MAX (16u << 20)  /* messages and replies of a connection, likewise */
 #define VV_NINEP_FIDS_MAX (256u << 10)  /* of a connection, then EMFILE */
 #define VV_NINEP_FID_LOCK_OWNERS_MAX 64 /* who lock through one fid, then ENOLCK */
 #define VV_NINEP_LOCK_WAITERS_MAX 64    /* of a connection at once, then "blocked" */
+#define VV_NINEP_RECV_MAX_S 120         /* for 256 KiB of a message to come */
 #define VV_NINEP_SEND_MAX_S 300         /* a client that takes nothing for so long is cut off */
 
 struct vv_ninep_options {
@@ -38,6 +39,7 @@ struct vv_ninep_options {
     unsigned door;       /* see vv_fs_watch */
     uint32_t msize_max;  /* bytes of a message; 0 = VV_NINEP_MSIZE_MAX (codec.h) */
     bool is_read_only;   /* changes are -EROFS */
+    struct vv_conn_memory *memory; /* for requests and replies, borrowed; NULL = one of its own */
 };
 
 struct vv_ninep;

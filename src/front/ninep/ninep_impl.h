@@ -1,7 +1,7 @@
 /* Private to front/ninep: the server, its connections, requests, fids and users.
  *
- * A connection belongs to the fiber that reads it (conn.c), which frees it when its last request is
- * done. A request is served by one function (struct vv_ninep_op): it fills in the reply and returns
+ * front/conn has the life of a connection, its memory and its sending; its fiber reads messages
+ * (conn.c). A request is served by one function (struct vv_ninep_op): it fills in the reply and returns
  * 0, or returns an error, which becomes Rlerror. A fid may be dropped from the table while requests
  * use it: they hold references. */
 #ifndef VV_FRONT_NINEP_NINEP_IMPL_H
@@ -12,16 +12,13 @@
 #include "base/alloc.h"
 #include "base/list.h"
 #include "base/map.h"
+#include "front/conn/conn.h"
 #include "front/ninep/codec.h"
 #include "front/ninep/ninep.h"
 #include "fs/fs.h"
 #include "rt/rt.h"
 
 #define VV_NINEP_MSIZE_FIRST 8192u       /* until Tversion */
-#define VV_NINEP_RECV_BYTES (64u << 10)  /* read ahead of a connection */
-#define VV_NINEP_LARGE_BYTES (64u << 10) /* buffers above this are kept for reuse */
-#define VV_NINEP_LARGE_WARM_MAX 8        /* so many */
-#define VV_NINEP_SEND_BATCH 32           /* replies sent in one go */
 #define VV_NINEP_USERS_MAX 4096          /* remembered; those in use are never forgotten */
 #define VV_NINEP_GROUPS_MAX_AGE_S 60     /* then a user's groups are looked up again */
 #define VV_NINEP_GROUPS_MAX 1024         /* of a user; more are cut */
@@ -31,30 +28,13 @@
 struct vv_ninep {
     struct vv_fs *fs;
     struct vv_ninep_options options;
-    struct vv_socket *listener;
-    struct vv_list conns;
-    struct vv_waitq ended; /* a connection, or the accepting fiber, has ended */
-    bool is_closing;
-    bool is_accepting;
-    uint64_t next_client;
+    struct vv_conns conns;
+    unsigned port;
+    unsigned lock_waiters, lock_waiters_max; /* requests that wait for a lock: their memory is not charged */
     struct vv_map users; /* struct vv_ninep_user by uid */
     struct vv_waitq user_loaded;
-    struct vv_ninep_buffer *free_large;
-    unsigned free_large_count;
     struct vv_ninep_stats stats;
 };
-
-/* ---- buffers (buffer.c) ---- */
-
-/* Bytes of a message or of what was read; large ones are reused, for fresh memory is slow. */
-struct vv_ninep_buffer {
-    struct vv_ninep_buffer *next;
-    size_t size;
-    uint8_t bytes[] __attribute__((aligned(64)));
-};
-struct vv_ninep_buffer *vv_ninep_buffer_new(struct vv_ninep *ninep, size_t size);
-void vv_ninep_buffer_free(struct vv_ninep *ninep, struct vv_ninep_buffer *buffer);
-void vv_ninep_buffers_done(struct vv_ninep *ninep);
 
 /* ---- users (user.c) ---- */
 
@@ -85,50 +65,35 @@ void vv_ninep_groups_unref(struct vv_ninep_groups *groups);
 /* ---- connections (conn.c) ---- */
 
 struct vv_ninep_conn {
-    struct vv_list node; /* in ninep->conns */
+    struct vv_conn base;
     struct vv_ninep *ninep;
-    struct vv_socket *socket;
     uint64_t client;    /* for locks */
     bool is_restricted; /* an ordinary user at the other end of a unix socket */
     uid_t peer_uid;
     gid_t peer_gid;
     uint32_t msize;
     bool has_version;
-    bool is_broken; /* nothing more can be sent */
-
     struct vv_map fids;
-
     struct vv_list requests; /* not answered yet */
-    unsigned request_count;  /* not answered, or the answer not sent */
-    size_t bytes;            /* of these */
     unsigned lock_waiters;   /* of these, that wait for a lock */
-    struct vv_waitq room;    /* the reader waits for fewer requests */
     uint64_t tags[VV_NINEP_TAG_WORDS];
-
-    struct vv_list outgoing; /* answered, to be sent, in this order */
-    bool is_sending;
-
-    uint8_t *recv_bytes; /* VV_NINEP_RECV_BYTES; what has come but was not looked at is */
-    size_t recv_at;      /* from here */
-    size_t recv_end;     /* to here */
 };
 
+extern const struct vv_conn_kind vv_ninep_conn_kind;
+
 struct vv_ninep_job {
-    struct vv_list node; /* in conn->requests, then in conn->outgoing */
+    struct vv_job base;
+    struct vv_list node; /* in conn->requests */
     struct vv_ninep_conn *conn;
-    struct vv_ninep_buffer *message;
-    struct vv_ninep_buffer *data; /* of the reply, behind `head`; NULL = none */
+    struct vv_buffer *message;
+    struct vv_buffer *data; /* of the reply, behind `head`; NULL = none */
     size_t data_len;
     struct vv_writer head;
-    size_t charge;
     struct vv_waitq answered; /* Tflush waits here */
     bool is_cancelled;        /* a wait for a lock is to end */
     struct vv_ninep_request request;
 };
 
-/* Serve a new connection in a fiber of its own; it owns the socket from now on, whatever is
- * returned. */
-MUST_CHECK int vv_ninep_conn_start(struct vv_ninep *ninep, struct vv_socket *socket);
 /* The job with this tag that has not been answered; NULL. */
 struct vv_ninep_job *vv_ninep_job_find(struct vv_ninep_conn *conn, uint16_t tag);
 /* End its wait, if it waits for a lock: -EINTR. */

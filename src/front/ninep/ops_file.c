@@ -274,11 +274,17 @@ static int set_lock(struct vv_ninep_job *job, const struct vv_fs_call *call, uin
                     const struct vv_lock *lock)
 {
     struct vv_ninep_conn *conn = job->conn;
+    struct vv_ninep *ninep = conn->ninep;
     bool is_waiting = (job->request.lock.flags & VV_NINEP_LOCK_FLAG_BLOCK) &&
-                      conn->lock_waiters < VV_NINEP_LOCK_WAITERS_MAX;
+                      conn->lock_waiters < VV_NINEP_LOCK_WAITERS_MAX &&
+                      ninep->lock_waiters < ninep->lock_waiters_max;
     conn->lock_waiters += is_waiting;
+    ninep->lock_waiters += is_waiting;
+    if (is_waiting) /* not to keep out the request that it waits for */
+        vv_job_discharge(&job->base, 0);
     int err = vv_fs_setlk(conn->ninep->fs, call, inode, lock, is_waiting, &job->is_cancelled);
     conn->lock_waiters -= is_waiting;
+    ninep->lock_waiters -= is_waiting;
     return err;
 }
 

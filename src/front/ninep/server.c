@@ -1,38 +1,10 @@
-/* Listening, accepting, closing; and the table of operations. */
-#include "base/log.h"
+/* Opening and closing; and the table of operations. */
 #include "front/ninep/ninep_impl.h"
-
-static void accept_all(void *arg)
-{
-    struct vv_ninep *ninep = arg;
-    while (!ninep->is_closing) {
-        struct vv_socket *socket;
-        int err = vv_socket_accept(ninep->listener, &socket);
-        if (err == -VV_ERR_STOPPED)
-            break;
-        if (err == 0 && ninep->stats.connections >= VV_NINEP_CONNECTIONS_MAX) {
-            vv_socket_close(socket);
-            ninep->stats.connections_refused++;
-            continue;
-        }
-        if (err == 0)
-            err = vv_ninep_conn_start(ninep, socket);
-        if (err < 0) {
-            vv_warn("ninep", "accepting a connection: %s", vv_err_text(err));
-            vv_rt_sleep_ns(100 * VV_NS_PER_MS);
-        }
-    }
-    ninep->is_accepting = false;
-    vv_waitq_wake_all(&ninep->ended);
-}
 
 static void ninep_free(struct vv_ninep *ninep)
 {
-    if (ninep->listener)
-        vv_socket_close(ninep->listener);
     if (ninep->users.buckets)
         vv_ninep_users_done(ninep);
-    vv_ninep_buffers_done(ninep);
     vv_free(ninep);
 }
 
@@ -41,6 +13,13 @@ static uint32_t clamp_msize(uint32_t msize)
     if (msize == 0 || msize > VV_NINEP_MSIZE_MAX)
         return VV_NINEP_MSIZE_MAX;
     return msize < VV_NINEP_MSIZE_MIN ? VV_NINEP_MSIZE_MIN : msize;
+}
+
+/* Their fibers take no more than half of what requests may. */
+static unsigned lock_waiters_max(uint64_t memory_bytes)
+{
+    uint64_t count = memory_bytes / VV_CONN_REQUEST_COST / 2;
+    return count < VV_NINEP_LOCK_WAITERS_MAX ? VV_NINEP_LOCK_WAITERS_MAX : (unsigned)count;
 }
 
 int vv_ninep_listen(struct vv_fs *fs, const struct vv_ninep_options *options,
@@ -53,19 +32,16 @@ int vv_ninep_listen(struct vv_fs *fs, const struct vv_ninep_options *options,
     ninep->options = *options;
     ninep->options.address = NULL;
     ninep->options.msize_max = clamp_msize(options->msize_max);
-    vv_list_init(&ninep->conns);
-    vv_waitq_init(&ninep->ended);
+    vv_conns_init(&ninep->conns, &vv_ninep_conn_kind, ninep, options->memory);
+    ninep->lock_waiters_max = lock_waiters_max(vv_conn_memory_limit(ninep->conns.memory));
     vv_waitq_init(&ninep->user_loaded);
     int err = vv_map_init(&ninep->users);
     if (err == 0)
-        err = vv_socket_listen(options->address, &ninep->listener);
-    if (err == 0)
-        err = vv_fiber_start(accept_all, ninep, "ninep accept");
+        err = vv_conns_listen(&ninep->conns, options->address, &ninep->port);
     if (err < 0) {
         ninep_free(ninep);
         return err;
     }
-    ninep->is_accepting = true;
     *out_ninep = ninep;
     return 0;
 }
@@ -74,23 +50,23 @@ void vv_ninep_close(struct vv_ninep *ninep)
 {
     if (!ninep)
         return;
-    ninep->is_closing = true;
-    vv_socket_shutdown(ninep->listener);
-    vv_list_each (node, &ninep->conns)
-        vv_socket_shutdown(vv_list_entry(node, struct vv_ninep_conn, node)->socket);
-    while (ninep->is_accepting || !vv_list_is_empty(&ninep->conns))
-        vv_waitq_wait(&ninep->ended, VV_NEVER);
+    vv_conns_close(&ninep->conns);
     ninep_free(ninep);
 }
 
 unsigned vv_ninep_port(const struct vv_ninep *ninep)
 {
-    return vv_socket_port(ninep->listener);
+    return ninep->port;
 }
 
 void vv_ninep_stats(const struct vv_ninep *ninep, struct vv_ninep_stats *out_stats)
 {
+    const struct vv_conn_stats *conns = &ninep->conns.stats;
     *out_stats = ninep->stats;
+    out_stats->connections = ninep->conns.count;
+    out_stats->connections_total = conns->connections_total;
+    out_stats->connections_refused = conns->connections_refused;
+    out_stats->protocol_errors = conns->protocol_errors;
 }
 
 static const struct vv_ninep_op ops[] = {
