@@ -6,6 +6,7 @@
  *   log      the newest manifest, and every log object behind its replay points
  *   objects  the store's objects against what manifest and segment records name
  *   tables   every metadata table by itself
+ *   records  those of replies, and those that nothing writes
  *   tree     inodes, entries, links, attributes, orphans; one pass over the sorted tables
  *   data     part lists, data ids, extent records, tombstones, allocation counters
  *   segments segment records and directories against the extent records; with is_checking_data each
@@ -45,6 +46,7 @@ enum vv_fsck_kind {
     VV_FSCK_TABLE_DAMAGED,
     VV_FSCK_RECORD_UNKNOWN, /* a record under a prefix that nothing writes, or a key of a wrong
                                shape */
+    VV_FSCK_REPLY_FORMAT,   /* a record of a reply that cannot be used */
     /* tree */
     VV_FSCK_ROOT_MISSING,
     VV_FSCK_INODE_FORMAT,
@@ -108,6 +110,7 @@ struct vv_fsck_report {
     uint64_t manifest, epoch, last_commit, log_objects;
     uint64_t tables, table_bytes, records;
     uint64_t inodes, files, directories, symlinks, others, orphans, entries, links, xattrs;
+    uint64_t replies; /* to requests, kept for clients that ask again */
     uint64_t file_bytes; /* sum of sizes of regular files */
     uint64_t data_ids, drops, extents, ranges, frames_checked, bytes_checked;
     uint64_t segments, segment_bytes, live_bytes, fences;

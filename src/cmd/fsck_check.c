@@ -6,6 +6,7 @@
 #include "base/hash.h"
 #include "base/text.h"
 #include "cmd/fsck_impl.h"
+#include "fs/inode.h"
 #include "lsm/lsm.h"
 #include "rt/rt.h"
 
@@ -156,13 +157,37 @@ static int check_gap(struct vv_fsck *fsck, const char *lower, const char *upper)
 
 static int check_unknown(struct vv_fsck *fsck)
 {
-    /* Between the tables C D E, I, K L, R S T, X; and the other kinds of T. */
-    static const char *const gaps[][2] = {{"", "C"},   {"F", "I"},   {"J", "K"},  {"M", "R"},
-                                          {"T", "Td"}, {"Te", "Ti"}, {"Tj", "X"}, {"Y", ""}};
+    /* Between the tables A, C D E, I, K L, R S T, X; and the other kinds of T. */
+    static const char *const gaps[][2] = {{"", "A"},   {"B", "C"},   {"F", "I"},
+                                          {"J", "K"},  {"M", "R"},   {"T", "Td"},
+                                          {"Te", "Ti"}, {"Tj", "X"}, {"Y", ""}};
     vv_fsck_stage(fsck, "unknown records");
     for (size_t i = 0; i < sizeof gaps / sizeof gaps[0]; i++)
         TRY(check_gap(fsck, gaps[i][0], gaps[i][1]));
     return 0;
+}
+
+/* ---- replies ---- */
+
+static int check_replies(struct vv_fsck *fsck)
+{
+    struct vv_fsck_scan scan;
+    vv_fsck_stage(fsck, "replies");
+    int err = vv_fsck_scan_prefix(fsck, "A", &scan);
+    while (err == 0 && !scan.is_end) {
+        struct vv_reply_record record;
+        uint64_t slot = 0;
+        int bad = vv_reply_slot(scan.key, &slot);
+        if (bad == 0)
+            bad = vv_reply_decode(scan.value, slot, &record);
+        fsck->report->replies++;
+        if (bad < 0)
+            vv_fsck_add(fsck->report, VV_FSCK_REPLY_FORMAT, "the reply in slot %llu: %s",
+                        (unsigned long long)slot, vv_err_text(bad));
+        err = vv_fsck_scan_next(&scan);
+    }
+    vv_fsck_scan_close(&scan);
+    return err;
 }
 
 /* ---- the whole ---- */
@@ -183,6 +208,7 @@ static int check_opened(struct vv_fsck *fsck)
     if (records == 0)
         TRY(go_on(fsck, vv_fsck_objects(fsck), "the store's objects"));
     TRY(go_on(fsck, check_unknown(fsck), "unknown records"));
+    TRY(go_on(fsck, check_replies(fsck), "replies"));
     TRY(go_on(fsck, vv_fsck_tree(fsck), "the tree"));
     TRY(go_on(fsck, vv_fsck_data(fsck), "the use of data"));
     if (records == 0)

@@ -73,6 +73,7 @@ void vv_server_nfs_to_json(const struct vv_server *server, json_t *object)
         sum.requests += stats.requests;
         sum.errors += stats.errors;
         sum.repeated += stats.repeated;
+        sum.recovered += stats.recovered;
         sum.read_bytes += stats.read_bytes;
         sum.write_bytes += stats.write_bytes;
     }
@@ -81,6 +82,7 @@ void vv_server_nfs_to_json(const struct vv_server *server, json_t *object)
     set(object, "nfs_requests", sum.requests);
     set(object, "nfs_errors", sum.errors);
     set(object, "nfs_repeated", sum.repeated);
+    set(object, "nfs_recovered", sum.recovered);
     set(object, "nfs_read_bytes", sum.read_bytes);
     set(object, "nfs_write_bytes", sum.write_bytes);
 }

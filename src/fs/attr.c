@@ -213,6 +213,8 @@ static int set_attr(struct vv_op *op, void *arg)
     inode.verifier = 0;
     call->now = inode;
     TRY(vv_inode_attr(op, &inode, &call->attr));
+    if (call->is_stateless)
+        TRY(vv_reply_stage(call->fs, op, call->call, inode.inode));
     return vv_inode_save(op, &inode);
 }
 

@@ -44,6 +44,7 @@ static void fs_free(struct vv_fs *fs)
 {
     vv_map_done(&fs->opens);
     vv_locks_done(fs);
+    vv_replies_done(fs);
     vv_free(fs);
 }
 

@@ -96,11 +96,45 @@ struct vv_fs_watch {
 void vv_fs_watch_add(struct vv_fs *fs, struct vv_fs_watch *watch);
 void vv_fs_watch_remove(struct vv_fs *fs, struct vv_fs_watch *watch);
 
+/* ---- what was answered ----
+ * A client that has heard no answer asks again, perhaps a server that has started anew since. What is
+ * not harmless to do twice is then to be answered, not done. So a call may carry a reply: a record
+ * that is written in the same step as what the call changes, and so is there after a crash if and only
+ * if the change is. vv_fs_mknod, _mkdir, _symlink, _link, _unlink, _rmdir, _rename and
+ * _setattr_guarded write it; not when they fail, and not when there is nothing to change (then
+ * doing it again changes nothing either).
+ *
+ * The last VV_REPLIES_MAX are kept, in the volume, where they take 43 bytes each and no more room
+ * with time. Those that earlier servers left are in memory for VV_REPLIES_KEEP_S: by then a client has
+ * come back, and numbers of requests that it may use again are no danger. What this server answers
+ * itself, its doors remember. */
+
+#define VV_REPLIES_MAX 2048
+#define VV_REPLIES_KEEP_S 1800
+#define VV_REPLY_ID_BYTES 20
+#define VV_REPLY_NFS3 1 /* doors that use them */
+struct vv_fs_reply {
+    uint8_t id[VV_REPLY_ID_BYTES]; /* who asked, and what: the door's own, enough to tell it from
+                                      all others */
+    uint8_t door;                  /* VV_REPLY_* */
+    uint8_t kind;                  /* the door's own */
+    uint64_t inode;                /* in the record: what was made or changed; set by the call */
+};
+
 /* A door's view: every call names the door it came through (for watches and locks). */
 struct vv_fs_call {
     struct vv_cred cred;
     unsigned door;
+    const struct vv_fs_reply *reply; /* to be kept; NULL = none. Needs vv_fs_replies_open */
 };
+
+/* Read what earlier servers left; once is enough. Suspends. -ENOMEM, errors of reading. */
+MUST_CHECK int vv_fs_replies_open(struct vv_fs *fs);
+/* Did an earlier server do this? True with the record. Does not suspend. */
+bool vv_fs_reply_find(struct vv_fs *fs, unsigned door, const uint8_t id[VV_REPLY_ID_BYTES],
+                      struct vv_fs_reply *out_reply);
+/* Records that are there, of earlier servers; for tests and statistics. */
+unsigned vv_fs_reply_count(const struct vv_fs *fs);
 
 /* ---- names ---- */
 
@@ -162,6 +196,10 @@ MUST_CHECK int vv_fs_mkdir(struct vv_fs *fs, const struct vv_fs_call *call, uint
 MUST_CHECK int vv_fs_symlink(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t parent,
                              const char *name, size_t name_len, const char *target,
                              size_t target_len, struct vv_attr *out_attr);
+/* The same, and in the same operation what `create` has to set (its mode is not looked at). */
+MUST_CHECK int vv_fs_symlink_set(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t parent,
+                                 const char *name, size_t name_len, struct vv_bytes target,
+                                 const struct vv_create *create, struct vv_attr *out_attr);
 MUST_CHECK int vv_fs_link(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
                           uint64_t parent, const char *name, size_t name_len,
                           struct vv_attr *out_attr);

@@ -43,6 +43,10 @@ struct vv_fs {
     struct vv_map lock_files;
     struct vv_list lock_waiters; /* all waiting requests, oldest first */
     size_t lock_count;
+    /* Replies (reply.c). */
+    struct vv_replies *replies; /* of earlier servers; NULL = not read, or no longer needed */
+    bool has_replies;           /* they have been read: reply_next is known */
+    uint64_t reply_next;
 };
 
 /* ---- open inodes (handle.c) ---- */
@@ -254,6 +258,13 @@ MUST_CHECK int vv_xattr_erase(struct vv_op *op, struct vv_inode *inode, const ch
 /* Stage the removal of all attributes if their names are known without looking; true when none is
  * left. */
 MUST_CHECK int vv_xattr_erase_known(struct vv_op *op, struct vv_inode *inode);
+
+/* ---- reply.c ---- */
+
+/* Stage the call's reply, if it has one: `inode` was made or changed. */
+MUST_CHECK int vv_reply_stage(struct vv_fs *fs, struct vv_op *op, const struct vv_fs_call *call,
+                              uint64_t inode);
+void vv_replies_done(struct vv_fs *fs);
 
 /* ---- watch.c ---- */
 

@@ -230,6 +230,44 @@ size_t vv_cookie_encode(const struct vv_entry *entry, const char *name, size_t n
     return writer.len;
 }
 
+/* ---- replies ---- */
+
+int vv_reply_decode(struct vv_bytes record, uint64_t slot, struct vv_reply_record *out_record)
+{
+    struct vv_cursor cursor = vv_cursor_of(record.ptr, record.len);
+    struct vv_reply_record decoded = {0};
+    uint8_t version = vv_cursor_u8(&cursor);
+    if (!cursor.is_bad && version > VV_REPLY_VERSION)
+        return -VV_ERR_NEWER;
+    decoded.reply.door = vv_cursor_u8(&cursor);
+    decoded.reply.kind = vv_cursor_u8(&cursor);
+    uint8_t unused = vv_cursor_u8(&cursor);
+    struct vv_bytes id = vv_cursor_bytes(&cursor, VV_REPLY_ID_BYTES);
+    decoded.sequence = vv_cursor_u64(&cursor);
+    decoded.reply.inode = vv_cursor_u64(&cursor);
+    TRY(vv_cursor_end(&cursor));
+    if (version != VV_REPLY_VERSION || unused != 0 || decoded.sequence % VV_REPLIES_MAX != slot)
+        return -VV_ERR_FORMAT;
+    memcpy(decoded.reply.id, id.ptr, VV_REPLY_ID_BYTES);
+    *out_record = decoded;
+    return 0;
+}
+
+void vv_reply_encode(const struct vv_reply_record *record, uint8_t buf[VV_REPLY_RECORD_BYTES])
+{
+    struct vv_writer writer = vv_writer_of(buf, VV_REPLY_RECORD_BYTES);
+    vv_writer_u8(&writer, VV_REPLY_VERSION);
+    vv_writer_u8(&writer, record->reply.door);
+    vv_writer_u8(&writer, record->reply.kind);
+    vv_writer_u8(&writer, 0);
+    vv_writer_bytes(&writer, record->reply.id, VV_REPLY_ID_BYTES);
+    vv_writer_u64(&writer, record->sequence);
+    vv_writer_u64(&writer, record->reply.inode);
+    assert(!writer.is_bad && writer.len == VV_REPLY_RECORD_BYTES);
+}
+
+/* ---- keys ---- */
+
 /* A key of a prefix, an inode number and up to a name's length of bytes. */
 static void key_of(struct vv_fs_key *key, enum vv_table table, uint64_t inode, const void *tail,
                    size_t tail_len)
@@ -278,4 +316,21 @@ void vv_key_orphan(struct vv_fs_key *key, uint64_t inode)
     key->bytes[1] = 'i';
     vv_store_be64(key->bytes + 2, inode);
     key->len = 10;
+}
+
+void vv_key_reply(struct vv_fs_key *key, uint64_t slot)
+{
+    assert(slot < VV_REPLIES_MAX);
+    key->bytes[0] = (uint8_t)VV_TABLE_REPLY;
+    key->bytes[1] = (uint8_t)(slot >> 8);
+    key->bytes[2] = (uint8_t)slot;
+    key->len = 3;
+}
+
+int vv_reply_slot(struct vv_bytes key, uint64_t *out_slot)
+{
+    if (key.len != 3 || key.ptr[0] != VV_TABLE_REPLY)
+        return -VV_ERR_FORMAT;
+    *out_slot = (uint64_t)key.ptr[1] << 8 | key.ptr[2];
+    return *out_slot < VV_REPLIES_MAX ? 0 : -VV_ERR_FORMAT;
 }

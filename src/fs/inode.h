@@ -11,6 +11,7 @@
  *   'L' inode, parent, cookie    a link of a file beyond the one that its inode record names: u8 1
  *   'X' inode, attribute name    the value of an extended attribute, as it is
  *   'T' 'i' inode                an inode without links that is open or being reclaimed: u8 1
+ *   'A' slot                     2 bytes: a reply record, below
  *
  * Inode record:
  *   offset bytes
@@ -45,7 +46,18 @@
  *
  * A file's bytes are those of its parts one after the other, or, when it has none, the inline bytes
  * and zeros up to its size. Parts of one data id ascend and do not overlap. Nothing past the size
- * of the file is ever anything but zero. */
+ * of the file is ever anything but zero.
+ *
+ * Reply record: that a request was done, written with what it did. Its slot is the sequence modulo
+ * VV_REPLIES_MAX: the newest overwrites the oldest.
+ *   offset bytes
+ *        0     1  version, 1
+ *        1     1  door: VV_REPLY_*
+ *        2     1  the door's own: NFS, the procedure
+ *        3     1  0
+ *        4    20  who asked, and what: the door's own
+ *       24     8  sequence: how many were written before it
+ *       32     8  the inode that was made or changed */
 #ifndef VV_FS_INODE_H
 #define VV_FS_INODE_H
 
@@ -123,6 +135,17 @@ MUST_CHECK int vv_cookie_decode(struct vv_bytes record, struct vv_entry *out_ent
 size_t vv_cookie_encode(const struct vv_entry *entry, const char *name, size_t name_len,
                         uint8_t *buf);
 
+#define VV_REPLY_VERSION 1
+#define VV_REPLY_RECORD_BYTES 40
+struct vv_reply_record {
+    struct vv_fs_reply reply;
+    uint64_t sequence;
+};
+/* -VV_ERR_FORMAT (also: it does not belong into this slot), -VV_ERR_NEWER. */
+MUST_CHECK int vv_reply_decode(struct vv_bytes record, uint64_t slot,
+                               struct vv_reply_record *out_record);
+void vv_reply_encode(const struct vv_reply_record *record, uint8_t buf[VV_REPLY_RECORD_BYTES]);
+
 #define VV_FS_KEY_MAX (9 + VV_NAME_MAX)
 struct vv_fs_key {
     size_t len;
@@ -139,5 +162,8 @@ void vv_key_cookie(struct vv_fs_key *key, uint64_t directory, uint64_t cookie);
 void vv_key_link(struct vv_fs_key *key, uint64_t inode, uint64_t parent, uint64_t cookie);
 void vv_key_xattr(struct vv_fs_key *key, uint64_t inode, const char *name, size_t name_len);
 void vv_key_orphan(struct vv_fs_key *key, uint64_t inode);
+void vv_key_reply(struct vv_fs_key *key, uint64_t slot);
+/* The slot of a reply record's key; -VV_ERR_FORMAT. */
+MUST_CHECK int vv_reply_slot(struct vv_bytes key, uint64_t *out_slot);
 
 #endif

@@ -116,6 +116,7 @@ static int make_link(struct vv_op *op, void *arg)
     TRY(vv_entry_save(op, place->parent, &entry, place->name, place->name_len));
     TRY(vv_inode_save(op, &place->dir));
     TRY(vv_inode_save(op, &inode));
+    TRY(vv_reply_stage(call->fs, op, call->call, inode.inode));
     return vv_inode_attr(op, &inode, &call->attr);
 }
 
@@ -166,6 +167,7 @@ static int remove_name(struct vv_op *op, void *arg)
     TRY(vv_dir_remove(&place->dir, call->is_dir));
     TRY(vv_entry_erase(op, place->parent, &place->entry, place->name, place->name_len));
     TRY(vv_inode_save(op, &place->dir));
+    TRY(vv_reply_stage(call->fs, op, call->call, place->child.inode));
     return vv_link_drop(call->fs, op, &place->child, place->parent, place->entry.cookie,
                         &call->is_orphan);
 }

@@ -213,6 +213,7 @@ static int stage_inode(struct vv_op *op, struct make *call, struct vv_bytes acl)
         TRY(inherit_acl(op, acl, &inode));
     }
     TRY(call->is_tmpfile ? stage_tmpfile(op, &inode) : stage_entry(op, call, &inode));
+    TRY(vv_reply_stage(call->fs, op, call->call, inode.inode));
     TRY(vv_inode_attr(op, &inode, &call->attr));
     if (call->handle)
         vv_handle_bind(call->handle, inode.inode);
@@ -342,22 +343,32 @@ int vv_fs_mkdir(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t parent
     return run_make(&args, out_attr);
 }
 
+int vv_fs_symlink_set(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t parent,
+                      const char *name, size_t name_len, struct vv_bytes target,
+                      const struct vv_create *create, struct vv_attr *out_attr)
+{
+    struct vv_create made = *create;
+    struct make args = {.fs = fs, .call = call, .create = &made};
+    made.mode = S_IFLNK | 0777;
+    args.target = (const char *)target.ptr;
+    args.target_len = target.len;
+    if (target.len == 0)
+        return -ENOENT;
+    if (target.len > VV_SYMLINK_MAX)
+        return -ENAMETOOLONG;
+    if (memchr(target.ptr, 0, target.len))
+        return -EINVAL;
+    set_place(&args, parent, name, name_len);
+    return run_make(&args, out_attr);
+}
+
 int vv_fs_symlink(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t parent,
                   const char *name, size_t name_len, const char *target, size_t target_len,
                   struct vv_attr *out_attr)
 {
-    struct vv_create made = {.mode = S_IFLNK | 0777};
-    struct make args = {.fs = fs, .call = call, .create = &made};
-    args.target = target;
-    args.target_len = target_len;
-    if (target_len == 0)
-        return -ENOENT;
-    if (target_len > VV_SYMLINK_MAX)
-        return -ENAMETOOLONG;
-    if (memchr(target, 0, target_len))
-        return -EINVAL;
-    set_place(&args, parent, name, name_len);
-    return run_make(&args, out_attr);
+    static const struct vv_create plain;
+    struct vv_bytes bytes = {(const uint8_t *)target, target_len};
+    return vv_fs_symlink_set(fs, call, parent, name, name_len, bytes, &plain, out_attr);
 }
 
 /* With a handle: the call owns it until it has succeeded wholly. */

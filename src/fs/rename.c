@@ -217,6 +217,7 @@ static int stage(struct vv_op *op, struct rename_name *call)
     TRY(vv_inode_save(op, &from->dir));
     if (!is_same_dir)
         TRY(vv_inode_save(op, &to->dir));
+    TRY(vv_reply_stage(call->fs, op, call->call, from->child.inode));
     call->is_done = true;
     return 0;
 }

@@ -43,6 +43,7 @@ enum vv_table {
     VV_TABLE_DATA = 'F',    /* volume's own */
     VV_TABLE_XATTR = 'X',
     VV_TABLE_SEGMENT = 'S', /* volume's own */
+    VV_TABLE_REPLY = 'A',
     VV_TABLE_ORPHAN = 'T',  /* 'T' 'i' inode: fs; 'T' 'd' data id: volume */
     VV_TABLE_SETTING = 'K'
 };

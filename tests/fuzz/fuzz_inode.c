@@ -1,5 +1,5 @@
-/* The records of fs. The first byte chooses: an inode record, an entry, an entry by cookie. What is
- * accepted must encode to the same bytes, and its parts must bear splitting anywhere. */
+/* The records of fs. The first byte chooses: an inode record, an entry, an entry by cookie, a reply. What
+ * is accepted must encode to the same bytes, and its parts must bear splitting anywhere. */
 #include <assert.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -60,20 +60,35 @@ static void try_cookie(struct vv_bytes record)
     assert(len == record.len && memcmp(again, record.ptr, len) == 0);
 }
 
+static void try_reply(struct vv_bytes record)
+{
+    struct vv_reply_record reply;
+    uint8_t again[VV_REPLY_RECORD_BYTES];
+    uint64_t slot;
+    if (record.len < 3 || vv_reply_slot((struct vv_bytes){record.ptr, 3}, &slot) < 0 ||
+        vv_reply_decode((struct vv_bytes){record.ptr + 3, record.len - 3}, slot, &reply) < 0)
+        return;
+    vv_reply_encode(&reply, again);
+    assert(record.len == 3 + sizeof(again) && memcmp(again, record.ptr + 3, sizeof(again)) == 0);
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (size == 0)
         return 0;
     struct vv_bytes record = {data + 1, size - 1};
-    switch (data[0] % 3) {
+    switch (data[0] % 4) {
     case 0:
         try_inode(record);
         break;
     case 1:
         try_entry(record);
         break;
-    default:
+    case 2:
         try_cookie(record);
+        break;
+    default:
+        try_reply(record);
         break;
     }
     return 0;

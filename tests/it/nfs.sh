@@ -39,4 +39,13 @@ check "the server ends well" stop
 # It starts, stops and kills its own servers.
 mkdir "$T/durable"
 tap "restarts, kills, exports" timeout 300 python3 tests/it/nfs_durable.py "$V" "$T/durable"
+mkdir "$T/again"
+tap "requests sent again after kill -9" timeout 300 python3 tests/it/nfs_again.py "$V" "$T/again"
+# tests/it/reader.py knows the records from docs/format.md alone.
+kept=$("$V" fsck "$T/again/durable" --key-file "$T/again/durable.key" --json | grep -o '"replies": [0-9]*' | grep -o '[0-9]*')
+is "fsck counts the replies that are kept" "$([ "${kept:-0}" -gt 300 ] && echo more than 300)" "more than 300"
+for python in python3 /usr/bin/python3; do
+    "$python" -c 'import cryptography, lz4.block, zstandard' 2>/dev/null && break
+done
+is "another reader finds as many" "$($python tests/it/reader.py --replies "$T/again/durable" "$T/again/durable.key")" "$kept"
 finish

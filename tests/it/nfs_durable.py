@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """nfs_durable.py VARVE FOLDER: what NFS promises across restarts and kill -9, and to whom. It makes
 a volume in FOLDER, and starts and kills its servers itself, always on the same port. Prints TAP."""
+import json
 import os
 import re
 import signal
@@ -44,6 +45,11 @@ class Server:
                 break
             time.sleep(0.05)
         raise RuntimeError(f"the server did not start: {text}")
+
+    def status(self):
+        out = subprocess.run([self.varve, "status", os.path.join(self.folder, "durable"), "--key-file",
+                              os.path.join(self.folder, "durable.key"), "--json"], check=True, stdout=subprocess.PIPE)
+        return json.loads(out.stdout)
 
     def client(self, **options):
         return Client(f"127.0.0.1:{self.port}", **options)

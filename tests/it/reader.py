@@ -1,9 +1,9 @@
 #!/usr/bin/env python3
-"""reader.py DIR KEYFILE: an independent reader of a varve volume, written from docs/format.md alone.
+"""reader.py [--replies] DIR KEYFILE: an independent reader of a varve volume, written from docs/format.md alone.
 
 Replays manifest, tables, log and journal of the file:// store in DIR, and prints one line for each
 file of the tree, sorted by path: type, mode, size, sha256 of the contents (of a symlink's target; "-"
-for others), path. Changes nothing. Needs python3-cryptography, python3-lz4, python3-zstandard;
+for others), path; with --replies, how many reply records there are. Changes nothing. Needs python3-cryptography, python3-lz4, python3-zstandard;
 python3-xxhash if the cipher is "none" (else its checksums are not verified).
 """
 import hashlib
@@ -25,6 +25,7 @@ except ImportError:
 
 HEADER = 96
 EXTENT = 32768
+REPLIES = 2048
 KINDS = {"volume": 1, "manifest": 2, "keys": 3, "log": 4, "fence": 5, "data": 6, "sst": 7, "journal": 8}
 DELETE, PUT, MERGE = 0, 1, 2
 
@@ -512,6 +513,17 @@ class Volume:
         cursor.end()
         return inode
 
+    def check_replies(self):
+        """How many requests are noted as done."""
+        replies = [(key, value) for key, value in self.records.items() if key[:1] == b"A"]
+        for key, value in replies:
+            slot, = struct.unpack(">H", key[1:])
+            version, protocol, procedure, zero, _, sequence, inode = struct.unpack("<BBBB20sQQ", value)
+            need((version, protocol, zero) == (1, 1, 0) and procedure in range(2, 16), "an unknown reply record")
+            need(sequence % REPLIES == slot < REPLIES, "a reply record in another's slot")
+            need(inode < self.next_inode, "a reply about an inode that never was")
+        return len(replies)
+
     def walk(self):
         """(path, inode) of the whole tree."""
         entries = {}
@@ -544,6 +556,7 @@ def list_volume(path, key_path):
     with open(key_path, encoding="ascii") as file:
         secret = bytes.fromhex(file.read().strip())
     volume = Volume(path, secret)
+    volume.check_replies()
     lines = []
     for name, inode in volume.walk():
         digest, size = "-", 0
@@ -580,6 +593,10 @@ def list_directory(path):
 def main():
     if len(sys.argv) == 3 and sys.argv[1] == "--directory":
         lines = list_directory(sys.argv[2])
+    elif len(sys.argv) == 4 and sys.argv[1] == "--replies":
+        with open(sys.argv[3], encoding="ascii") as file:
+            volume = Volume(sys.argv[2], bytes.fromhex(file.read().strip()))
+        lines = [str(volume.check_replies())]
     elif len(sys.argv) == 3:
         lines = list_volume(sys.argv[1], sys.argv[2])
     else:

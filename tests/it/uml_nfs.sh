@@ -42,14 +42,20 @@ is "what was built is the same after a new mount" "$(guest "sha256sum /mnt/n/tre
 # ---- kill -9 under a hard mount ----
 guest_start load "python3 tests/it/nfs_syncer.py work /mnt/n/synced $T/synced $((KILLS * 4 + 2))"
 killed=0
+again=0
+# again: how many requests this server has answered for the one before it.
+recovered() { "$V" status "$T/vol" --key-file "$T/key" --json | grep -o '"nfs_recovered": [0-9]*' | grep -o '[0-9]*$'; }
 for _ in $(seq "$KILLS"); do
     sleep "1.$((RANDOM % 90 + 10))"
+    again=$((again + $(recovered)))
     crash
     sleep 0.5
     serve --nfs "$UML_HOST:$PORT" --export "$export" && killed=$((killed + 1))
 done
 is "the server is killed and comes back" $killed "$KILLS"
 GUEST_TIMEOUT=300 check "the application goes on without an error" guest_wait load
+again=$((again + $(recovered)))
+echo "# $again requests had been done by a server that was killed, and were answered by the next"
 guest "umount /mnt/n"
 nfs /mnt/check
 found=$(guest "python3 tests/it/nfs_syncer.py check /mnt/check/synced $T/synced")

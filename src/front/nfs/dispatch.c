@@ -5,28 +5,28 @@
 #define PORTMAP_PROGRAM 100000u
 
 static const struct vv_nfs_op ops[VV_NFS_PROCEDURES] = {
-    [VV_NFS_GETATTR] = {vv_nfs_getattr, false, false},
-    [VV_NFS_SETATTR] = {vv_nfs_setattr, true, true},
-    [VV_NFS_LOOKUP] = {vv_nfs_lookup, false, false},
-    [VV_NFS_ACCESS] = {vv_nfs_access, false, false},
-    [VV_NFS_READLINK] = {vv_nfs_readlink, false, false},
-    [VV_NFS_READ] = {vv_nfs_read, false, false},
+    [VV_NFS_GETATTR] = {vv_nfs_getattr, false, false, false},
+    [VV_NFS_SETATTR] = {vv_nfs_setattr, true, true, true},
+    [VV_NFS_LOOKUP] = {vv_nfs_lookup, false, false, false},
+    [VV_NFS_ACCESS] = {vv_nfs_access, false, false, false},
+    [VV_NFS_READLINK] = {vv_nfs_readlink, false, false, false},
+    [VV_NFS_READ] = {vv_nfs_read, false, false, false},
     /* Repeated, a write that was delayed could undo a later one. */
-    [VV_NFS_WRITE] = {vv_nfs_write, true, true},
-    [VV_NFS_CREATE] = {vv_nfs_create, true, true},
-    [VV_NFS_MKDIR] = {vv_nfs_mkdir, true, true},
-    [VV_NFS_SYMLINK] = {vv_nfs_symlink, true, true},
-    [VV_NFS_MKNOD] = {vv_nfs_mknod, true, true},
-    [VV_NFS_REMOVE] = {vv_nfs_remove, true, true},
-    [VV_NFS_RMDIR] = {vv_nfs_rmdir, true, true},
-    [VV_NFS_RENAME] = {vv_nfs_rename, true, true},
-    [VV_NFS_LINK] = {vv_nfs_link, true, true},
-    [VV_NFS_READDIR] = {vv_nfs_readdir, false, false},
-    [VV_NFS_READDIRPLUS] = {vv_nfs_readdirplus, false, false},
-    [VV_NFS_FSSTAT] = {vv_nfs_fsstat, false, false},
-    [VV_NFS_FSINFO] = {vv_nfs_fsinfo, false, false},
-    [VV_NFS_PATHCONF] = {vv_nfs_pathconf, false, false},
-    [VV_NFS_COMMIT] = {vv_nfs_commit, false, false},
+    [VV_NFS_WRITE] = {vv_nfs_write, true, true, false},
+    [VV_NFS_CREATE] = {vv_nfs_create, true, true, true},
+    [VV_NFS_MKDIR] = {vv_nfs_mkdir, true, true, true},
+    [VV_NFS_SYMLINK] = {vv_nfs_symlink, true, true, true},
+    [VV_NFS_MKNOD] = {vv_nfs_mknod, true, true, true},
+    [VV_NFS_REMOVE] = {vv_nfs_remove, true, true, true},
+    [VV_NFS_RMDIR] = {vv_nfs_rmdir, true, true, true},
+    [VV_NFS_RENAME] = {vv_nfs_rename, true, true, true},
+    [VV_NFS_LINK] = {vv_nfs_link, true, true, true},
+    [VV_NFS_READDIR] = {vv_nfs_readdir, false, false, false},
+    [VV_NFS_READDIRPLUS] = {vv_nfs_readdirplus, false, false, false},
+    [VV_NFS_FSSTAT] = {vv_nfs_fsstat, false, false, false},
+    [VV_NFS_FSINFO] = {vv_nfs_fsinfo, false, false, false},
+    [VV_NFS_PATHCONF] = {vv_nfs_pathconf, false, false, false},
+    [VV_NFS_COMMIT] = {vv_nfs_commit, false, false, false},
 };
 
 const struct vv_nfs_op *vv_nfs_op_of(uint32_t procedure)
@@ -106,6 +106,8 @@ static int run_op(struct vv_nfs_job *job, const struct vv_nfs_op *op)
     if (status != 0)
         return status;
     TRY(vv_nfs_job_enter(job, inode));
+    if (op->is_kept && vv_nfs_is_done_before(job))
+        return vv_nfs_answer_again(job, inode);
     if (op->is_changing && (job->conn->nfs->is_read_only || job->export->is_read_only))
         return -EROFS;
     return op->serve(job, inode);

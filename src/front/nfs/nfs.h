@@ -14,7 +14,11 @@
  *     started anew has another, and clients send again what was not committed.
  *   - operations that change names or attributes: on reply, unless the export is `async`.
  * Requests that are not idempotent are remembered with their replies (VV_NFS_REPLIES_MAX of them),
- * by the client's address, the xid and a checksum: sent again, they get the same reply.
+ * by the client's address, the xid and a checksum: sent again, they get the same reply. Those that
+ * changed names, or cut a file, are remembered in the volume too, in the same step as the change
+ * (struct vv_fs_reply): a server that has started anew answers them with OK and what is there now,
+ * and does not do them again. There the client is its address and the name that AUTH_SYS gives; not
+ * its port, for a client that connects anew may come from another one.
  *
  * Who may do what: an export gives a directory and all below it to some addresses. AUTH_SYS is
  * believed, after squashing; AUTH_NONE is nobody. As NFS servers do, the owner of a file may always
@@ -89,6 +93,7 @@ unsigned vv_nfs_port(const struct vv_nfs *nfs);
 struct vv_nfs_stats {
     uint64_t requests, errors; /* answered; of those, with a status other than OK */
     uint64_t repeated;         /* answered with the reply of an earlier one */
+    uint64_t recovered;        /* answered for an earlier server, which had done it */
     uint64_t read_bytes, write_bytes;
     uint64_t connections_total, connections_evicted, protocol_errors;
     unsigned connections, replies;

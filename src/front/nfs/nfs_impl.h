@@ -69,6 +69,7 @@ struct vv_nfs_job {
     const struct vv_nfs_export *export;
     uint64_t root; /* inode of the export's directory */
     struct vv_fs_call call;
+    struct vv_fs_reply kept; /* what call.reply points to, if anything */
     uint32_t groups[VV_RPC_GIDS_MAX];
 };
 
@@ -154,6 +155,8 @@ struct vv_nfs_reply {
     uint8_t *bytes; /* the whole reply; NULL = it could not be kept */
     size_t len;
 };
+/* Of the first bytes of the record, and its length. */
+uint64_t vv_nfs_checksum_of(const struct vv_nfs_job *job);
 /* 0: *out_reply is new, and the caller is to finish it; -ENOMEM. 1: it came before, the reply
  * stands in job->head (suspends until it is there). -EAGAIN: it did, but there is no reply to keep. */
 MUST_CHECK int vv_nfs_reply_begin(struct vv_nfs_job *job, struct vv_nfs_reply **out_reply);
@@ -161,12 +164,21 @@ MUST_CHECK int vv_nfs_reply_begin(struct vv_nfs_job *job, struct vv_nfs_reply **
 void vv_nfs_reply_finish(struct vv_nfs_job *job, struct vv_nfs_reply *reply);
 void vv_nfs_replies_done(struct vv_nfs *nfs);
 
+/* ---- replies in the volume (again.c) ---- */
+
+/* An earlier server has done the job: true, and job->kept says what it did. Else the job's changes
+ * will be kept: its call carries the reply. The job has been entered. */
+bool vv_nfs_is_done_before(struct vv_nfs_job *job);
+/* Results for what was done before, from what is there now. Suspends. */
+MUST_CHECK int vv_nfs_answer_again(struct vv_nfs_job *job, uint64_t inode);
+
 /* ---- procedures ---- */
 
 struct vv_nfs_op {
     int (*serve)(struct vv_nfs_job *job, uint64_t inode);
     bool is_changing;   /* refused where all is read-only */
     bool is_remembered; /* not idempotent: see replies.c */
+    bool is_kept;       /* nor when the server has started anew: see again.c */
 };
 const struct vv_nfs_op *vv_nfs_op_of(uint32_t procedure);
 

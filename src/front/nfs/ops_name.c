@@ -155,18 +155,14 @@ int vv_nfs_symlink(struct vv_nfs_job *job, uint64_t inode)
     const struct vv_nfs_args *args = &job->args;
     struct vv_nfs_watch watch;
     struct vv_attr set;
-    struct vv_attr before;
     struct vv_attr attr;
+    struct vv_create create = {.set = &set}; /* a symlink has no mode */
+    create.set_mask = vv_nfs_set_of(&args->sattr, &set);
     vv_nfs_watch_begin(job, inode, &watch);
-    int err = vv_fs_symlink(nfs->fs, &job->call, inode, text_of(args->name), args->name.len,
-                            text_of(args->data), args->data.len, &attr);
+    int err = vv_fs_symlink_set(nfs->fs, &job->call, inode, text_of(args->name), args->name.len,
+                                args->data, &create, &attr);
     vv_nfs_watch_end(job, &watch, err == 0, &job->results.wcc);
     TRY(err);
-    /* A symlink has no mode. Its owner and times are set behind its creation. */
-    uint32_t mask = vv_nfs_set_of(&args->sattr, &set) & ~VV_SET_SIZE;
-    if (mask != 0)
-        TRY(vv_fs_setattr_guarded(nfs->fs, &job->call, attr.inode, &set, mask, NULL, &before,
-                                  &attr));
     put_made(job, &attr);
     return vv_nfs_settle(job, inode);
 }

@@ -6,7 +6,7 @@
 #include "base/hash.h"
 #include "front/nfs/nfs_impl.h"
 
-static uint64_t checksum_of(const struct vv_nfs_job *job)
+uint64_t vv_nfs_checksum_of(const struct vv_nfs_job *job)
 {
     size_t len = job->record_len < VV_NFS_CHECKSUM_BYTES ? job->record_len : VV_NFS_CHECKSUM_BYTES;
     return vv_xxh3(job->record->bytes, len, job->record_len);
@@ -64,7 +64,7 @@ static int repeat(struct vv_nfs_job *job, struct vv_nfs_reply *reply)
 int vv_nfs_reply_begin(struct vv_nfs_job *job, struct vv_nfs_reply **out_reply)
 {
     struct vv_nfs *nfs = job->conn->nfs;
-    uint64_t checksum = checksum_of(job);
+    uint64_t checksum = vv_nfs_checksum_of(job);
     struct vv_nfs_reply *reply = find(job, checksum);
     if (reply)
         return repeat(job, reply);

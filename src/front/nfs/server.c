@@ -81,6 +81,7 @@ static int nfs_new(struct vv_fs *fs, const struct vv_nfs_options *options, struc
 int vv_nfs_listen(struct vv_fs *fs, const struct vv_nfs_options *options, struct vv_nfs **out_nfs)
 {
     struct vv_nfs *nfs;
+    TRY(vv_fs_replies_open(fs));
     TRY(nfs_new(fs, options, &nfs));
     int err = vv_conns_listen(&nfs->conns, options->address, &nfs->port);
     if (err < 0) {

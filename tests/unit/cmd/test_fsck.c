@@ -591,6 +591,42 @@ static int record_unknown(struct test *test, struct vv_op *op)
     return put_byte(op, (struct vv_bytes){(const uint8_t *)"Zebra", 5});
 }
 
+static int reply_garbage(struct test *test, struct vv_op *op)
+{
+    (void)test;
+    return put_byte(op, (struct vv_bytes){(const uint8_t *)"A\1\2", 3});
+}
+
+/* Sound, but in the slot of another. */
+static int reply_misplaced(struct test *test, struct vv_op *op)
+{
+    struct vv_reply_record record = {.reply = {.door = VV_REPLY_NFS3}, .sequence = 8};
+    uint8_t bytes[VV_REPLY_RECORD_BYTES];
+    struct vv_fs_key key;
+    (void)test;
+    vv_reply_encode(&record, bytes);
+    vv_key_reply(&key, 9);
+    return vv_op_put(op, vv_fs_key_bytes(&key), (struct vv_bytes){bytes, sizeof(bytes)});
+}
+
+static int reply_key(struct test *test, struct vv_op *op)
+{
+    (void)test;
+    return put_byte(op, (struct vv_bytes){(const uint8_t *)"A\1", 2});
+}
+
+/* Right where it is: no finding. */
+static int reply_right(struct test *test, struct vv_op *op)
+{
+    struct vv_reply_record record = {.reply = {.door = VV_REPLY_NFS3}, .sequence = 9};
+    uint8_t bytes[VV_REPLY_RECORD_BYTES];
+    struct vv_fs_key key;
+    (void)test;
+    vv_reply_encode(&record, bytes);
+    vv_key_reply(&key, 9);
+    return vv_op_put(op, vv_fs_key_bytes(&key), (struct vv_bytes){bytes, sizeof(bytes)});
+}
+
 static int only_segment_live(struct test *test, struct vv_op *op)
 {
     struct vv_segment_id id = test->live_segment;
@@ -727,6 +763,10 @@ static const struct damage damages[] = {
     {"a bit of a frame", VV_FSCK_FRAME_DAMAGED, NULL, frame_flipped, true, false, 0},
     {"a bit of a frame, unread", VV_FSCK_KINDS, NULL, frame_flipped, false, false, 0},
     {"a record nobody knows", VV_FSCK_RECORD_UNKNOWN, record_unknown, NULL, false, false, 0},
+    {"a reply", VV_FSCK_KINDS, reply_right, NULL, false, false, 0},
+    {"a reply's record", VV_FSCK_REPLY_FORMAT, reply_garbage, NULL, false, false, 0},
+    {"a reply's key", VV_FSCK_REPLY_FORMAT, reply_key, NULL, false, false, 0},
+    {"a reply in another's slot", VV_FSCK_REPLY_FORMAT, reply_misplaced, NULL, false, false, 0},
     {"no root", VV_FSCK_ROOT_MISSING, no_root, NULL, false, false, 0},
     {"an inode record", VV_FSCK_INODE_FORMAT, inode_garbage, NULL, false, false, 0},
     {"a high inode", VV_FSCK_INODE_NUMBER, inode_high, NULL, false, false, 0},

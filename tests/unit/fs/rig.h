@@ -343,7 +343,7 @@ static UNUSED unsigned fsck(void)
             fsck_entry(record);
         else if (record->key[0] == 'I' && record->key_len == 9)
             fsck_inode_record(record);
-        else
+        else if (record->key[0] != 'A')
             fsck_owner(record);
     }
     size_t entries = 0;

@@ -183,6 +183,43 @@ static void test_keys(void)
     tap_is_bytes(a.bytes, "Ti\0\0\0\0\0\0\0\7", 10, "orphans");
     vv_key_link(&a, 1, 2, 3);
     tap_is_int((int64_t)a.len, 25, "links");
+    vv_key_reply(&a, 259);
+    tap_is_bytes(a.bytes, "A\1\3", 3, "replies");
+    tap_is_int((int64_t)a.len, 3, "of 3 bytes");
+}
+
+static void test_replies(void)
+{
+    struct vv_reply_record in = {.reply = {.door = 1, .kind = 14, .inode = 77}};
+    struct vv_reply_record out;
+    struct vv_fs_key key;
+    uint8_t bytes[VV_REPLY_RECORD_BYTES];
+    uint64_t slot = 0;
+    in.sequence = 3 * VV_REPLIES_MAX + 5;
+    memset(in.reply.id, 'i', sizeof(in.reply.id));
+    vv_reply_encode(&in, bytes);
+    struct vv_bytes record = {bytes, sizeof(bytes)};
+    tap_ok(vv_reply_decode(record, 5, &out) == 0 && out.sequence == in.sequence &&
+               out.reply.inode == 77 && out.reply.kind == 14 && out.reply.door == 1 &&
+               memcmp(out.reply.id, in.reply.id, sizeof(in.reply.id)) == 0,
+           "a reply");
+    tap_is_int(vv_reply_decode(record, 6, &out), -VV_ERR_FORMAT, "in another slot");
+    record.len--;
+    tap_is_int(vv_reply_decode(record, 5, &out), -VV_ERR_FORMAT, "cut");
+    record.len = 0;
+    tap_is_int(vv_reply_decode(record, 5, &out), -VV_ERR_FORMAT, "nothing");
+    record.len = sizeof(bytes);
+    bytes[3] = 1;
+    tap_is_int(vv_reply_decode(record, 5, &out), -VV_ERR_FORMAT, "with what is reserved");
+    bytes[0] = 2;
+    tap_is_int(vv_reply_decode(record, 5, &out), -VV_ERR_NEWER, "of a later version");
+    vv_key_reply(&key, VV_REPLIES_MAX - 1);
+    tap_ok(vv_reply_slot(vv_fs_key_bytes(&key), &slot) == 0 && slot == VV_REPLIES_MAX - 1,
+           "its slot");
+    key.bytes[1] = 0xff;
+    tap_is_int(vv_reply_slot(vv_fs_key_bytes(&key), &slot), -VV_ERR_FORMAT, "too far");
+    key.len = 4;
+    tap_is_int(vv_reply_slot(vv_fs_key_bytes(&key), &slot), -VV_ERR_FORMAT, "too long");
 }
 
 int main(void)
@@ -192,5 +229,6 @@ int main(void)
     test_parts();
     test_entries();
     test_keys();
+    test_replies();
     return tap_done();
 }

@@ -448,7 +448,7 @@ static bool is_quiet(void)
     return stats.connections == 0;
 }
 
-static int open_server(void)
+static int serve_volume(struct vv_volume *served)
 {
     vv_format(address, sizeof(address), "unix:/tmp/varve-test-nfs.%d", (int)getpid());
     struct vv_nfs_export exports[1];
@@ -456,10 +456,76 @@ static int open_server(void)
     struct vv_nfs_options options = {
         .address = address, .door = 3, .exports = exports, .export_count = 1};
     TRY(vv_nfs_export_parse("/:no_root_squash", &exports[0], &why));
-    volume = fake_volume_new(1);
-    volume->miss_permille = 100;
+    volume = served;
     TRY(vv_fs_open(volume, &fs));
     return vv_nfs_listen(fs, &options, &nfs);
+}
+
+static int open_server(void)
+{
+    struct vv_volume *made = fake_volume_new(1);
+    made->miss_permille = 100;
+    return serve_volume(made);
+}
+
+/* As after a crash: nothing is remembered but what the volume holds. */
+static int restart_server(void)
+{
+    struct vv_volume *kept = volume;
+    vv_nfs_close(nfs);
+    vv_fs_close(fs);
+    nfs = NULL;
+    fs = NULL;
+    return serve_volume(kept);
+}
+
+/* What an earlier server has done is answered, not done. */
+static void test_restarted(void)
+{
+    static struct client client;
+    struct vv_nfs_results results;
+    struct vv_nfs_stats stats;
+    struct vv_nfs_args make = {
+        .handle = root_handle(), .name = TEXT("restarted"), .how = VV_NFS_GUARDED};
+    struct vv_nfs_args move = {.handle = root_handle(),
+                               .to_handle = root_handle(),
+                               .name = TEXT("restarted"),
+                               .to_name = TEXT("moved")};
+    struct vv_nfs_args failed = {.handle = root_handle(), .name = TEXT("none")};
+    tap_is_int(open_client(&client), 0, "a client");
+    uint32_t xid = client.xid;
+    tap_is_int(call(&client, VV_NFS_CREATE, make, &results), 0, "CREATE");
+    struct vv_nfs_handle file = results.handle;
+    tap_is_int(call(&client, VV_NFS_RENAME, move, &results), 0, "RENAME");
+    tap_is_int(call(&client, VV_NFS_REMOVE, failed, &results), -VV_NFS3ERR_NOENT, "REMOVE fails");
+    close_client(&client);
+    tap_is_int(restart_server(), 0, "another server");
+    tap_is_int(open_client(&client), 0, "the client comes again");
+    client.xid = xid;
+    tap_is_int(call(&client, VV_NFS_CREATE, make, &results), 0, "CREATE again");
+    tap_is_bytes(&results.handle, &file, sizeof(file), "the same handle");
+    tap_ok(results.has_attr && results.attr.fileid == vv_load_be64(file.bytes + 16) &&
+               results.wcc.has_after && !results.wcc.has_before,
+           "its attributes, and what the directory has become");
+    tap_is_int(call(&client, VV_NFS_RENAME, move, &results), 0, "RENAME again");
+    tap_ok(results.wcc.has_after && results.to_wcc.has_after, "and both directories");
+    tap_is_int(call(&client, VV_NFS_REMOVE, failed, &results), -VV_NFS3ERR_NOENT,
+               "what failed is tried again");
+    vv_nfs_stats(nfs, &stats);
+    tap_is_int((int64_t)stats.recovered, 2, "two were answered for the server before");
+    client.xid = xid;
+    tap_is_int(call(&client, VV_NFS_CREATE, make, &results), 0, "CREATE a third time");
+    vv_nfs_stats(nfs, &stats);
+    tap_ok(stats.recovered == 2 && stats.repeated == 1, "is known to this server by now");
+    client.xid = xid;
+    tap_is_int(call(&client, VV_NFS_MKDIR, make, &results), 0,
+               "another request with that number is done");
+    make.name = TEXT("moved");
+    tap_is_int(call(&client, VV_NFS_RMDIR, make, &results), -VV_NFS3ERR_NOTDIR, "a file is there");
+    tap_is_int(call(&client, VV_NFS_REMOVE, make, &results), 0, "which is removed");
+    make.name = TEXT("restarted");
+    tap_is_int(call(&client, VV_NFS_RMDIR, make, &results), 0, "and so is the directory");
+    close_client(&client);
 }
 
 static void run(void *arg)
@@ -471,6 +537,7 @@ static void run(void *arg)
     test_session();
     test_repeated();
     test_later();
+    test_restarted();
     test_read_only();
     test_hostile();
     test_many();
