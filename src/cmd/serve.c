@@ -56,9 +56,13 @@ static void volume_options(const struct vv_server *server, const struct vv_optio
 static int leave_journal(struct vv_server *server, struct vv_volume_options *options)
 {
     options->journal_path = server->place.journal;
-    TRY(vv_volume_open(options, &server->volume));
-    TRY(vv_volume_close(server->volume));
-    server->volume = NULL;
+    struct vv_volume *volume;
+    TRY(vv_volume_open(options, &volume));
+    /* What only the journal has would be lost: the durability is that of the bucket already, so a sync waits for that. */
+    int err = vv_volume_sync(volume, 0);
+    int close_err = vv_volume_close(volume);
+    TRY(err);
+    TRY(close_err);
     options->journal_path = NULL;
     options->is_abandoning_journal = true;
     return vv_volume_open(options, &server->volume);

@@ -114,6 +114,22 @@ with open(sys.argv[1], "r+b") as file:
 P
 fails "a newer format" 1 "newer version" "$V" serve "$T/vol" --key-file "$T/key" --9p 127.0.0.1:0
 
+# From the journal to the bucket while the store does not take what the journal holds (a file has the name that the
+# folder of the next log needs): refused, and nothing is lost.
+rm -rf "$T/vol" "$T/key"
+make_volume
+serve --mount "$T/mnt" --durability journal && mkdir "$T/mnt/first" && stop
+serve --mount "$T/mnt" --durability journal && echo kept >"$T/mnt/kept" && sync "$T/mnt/kept"
+epoch=$(sed -n 's/.*opened: epoch \([0-9]*\),.*/\1/p' "$T/server.log")
+crash
+blocked=$T/vol/log/$(printf '%016x' $((epoch + 1)))
+mkdir -p "$T/vol/log" && touch "$blocked"
+fails "leaving the journal while the store takes nothing" 1 "Not a directory" "$V" serve "$T/vol" --key-file "$T/key" \
+    --mount "$T/mnt" --durability bucket
+rm "$blocked"
+serve --mount "$T/mnt" --durability bucket && is "what the journal held is there" "$(cat "$T/mnt/kept")" kept
+stop
+
 # A store that is full: what does not fit fails, deleting works, space comes back, and nothing is lost.
 if mkdir "$T/small" && mount -t tmpfs -o size=160m none "$T/small" 2>/dev/null; then
     "$V" init "$T/small/vol" --key-file "$T/key2" --quiet
