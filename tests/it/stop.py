@@ -23,7 +23,8 @@ def record(number):
     return b"%019d\n" % number
 
 
-def load_9p(address, note, rng):
+def load_9p(address, note, seed):
+    rng = random.Random(seed)
     import ninep_client as ninep
     client = ninep.Client(address, timeout=30)
     client.version(1 << 20)
@@ -49,7 +50,8 @@ def load_9p(address, note, rng):
             client.wait(tag)
 
 
-def load_nfs(address, note, rng):
+def load_nfs(address, note, seed):
+    rng = random.Random(seed)
     import nfs_client as nfs
     client = nfs.Client(address, timeout=30)
     root = client.mnt()
@@ -74,12 +76,14 @@ def load_nfs(address, note, rng):
             client.wait(xid)
 
 
-def load_nbd(uri, note, rng):
+def load_nbd(uri, note, seed):
+    rng = random.Random(seed)
     import nbd
     handle = nbd.NBD()
     handle.connect_uri(uri)
-    slot = rng.randrange(64)  # of 4 KiB, this client's own
-    number = 0
+    # Seeds of clients that run together follow one another, and those of later rounds are higher.
+    slot = seed % 64  # of 4 KiB, this client's own
+    number = seed * 10**9
     buffers = []
     while True:
         number += 1
@@ -101,7 +105,8 @@ def load_nbd(uri, note, rng):
         del buffers[:]
 
 
-def load_mount(path, note, rng):
+def load_mount(path, note, seed):
+    rng = random.Random(seed)
     name = f"mount-{rng.randrange(1 << 30):x}"
     fd = os.open(f"{path}/{name}", os.O_RDWR | os.O_CREAT)
     big = os.open(f"{path}/{name}.big", os.O_RDWR | os.O_CREAT)
@@ -165,8 +170,7 @@ def main():
     out = os.open(rest[0], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     loads = {"9p": load_9p, "nfs": load_nfs, "nbd": load_nbd, "mount": load_mount}
     try:
-        loads[kind](where, lambda name, number: os.write(out, f"{name} {number}\n".encode()),
-                    random.Random(int(rest[1])))
+        loads[kind](where, lambda name, number: os.write(out, f"{name} {number}\n".encode()), int(rest[1]))
     except (OSError, EOFError) as err:
         if isinstance(err, OSError) and err.errno in (errno.EINVAL, errno.EBADF, errno.EEXIST):
             raise
