@@ -188,9 +188,7 @@ static void say_ready(const struct vv_server *server, const struct vv_options *o
 
 static void close_doors(struct vv_server *server)
 {
-    vv_admin_close(server->admin);
-    if (server->admin != NULL && vv_path_unlink(server->place.admin) < 0)
-        vv_debug("cmd", "%s was gone already", server->place.admin);
+    vv_admin_close(server->admin); /* which takes its socket's file away, if that is still its own */
     vv_fuse_unmount(server->fuse);
     for (unsigned i = 0; i < VV_CMD_ADDRESSES_MAX; i++)
         vv_ninep_close(server->ninep[i]);

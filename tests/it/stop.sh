@@ -76,12 +76,30 @@ echo "# the longest stop took $longest ms"
 printf '#!/bin/sh\nexec taskset -c 0 "%s" "$@"\n' "$V" >"$T/one"
 chmod +x "$T/one"
 V=$T/one serve --mount "$T/mnt" --memory 16M || not_ok "a server on one processor"
-py map "$T/mnt" "$T/copy" >/dev/null 2>&1 & mapper=$!
+timeout 60 /usr/bin/python3 tests/it/stop.py map "$T/mnt" "$T/copy" >/dev/null 2>&1 & mapper=$!
 for i in $(seq 200); do [ -e "$T/copy" ] && break; sleep 0.05; done
 check "a server is stopped while a file is mapped" stop
 kill "$mapper"
 wait "$mapper" 2>/dev/null
 serve --mount "$T/mnt" && check "what was in the map is in the file" cmp "$T/copy" "$T/mnt/mapped"
 stop
+# Somebody detaches the mount, which is still used, and mounts another volume there: that one stays.
+serve --mount "$T/mnt" || not_ok "the server starts"
+first=$SERVER
+sleep 50 <"$T/mnt" & user=$!
+umount -l "$T/mnt"
+"$V" init "$T/other" --key-file "$T/key2" --quiet
+VOL=$T/other serve --mount "$T/mnt" --key-file "$T/key2" && echo new >"$T/mnt/new"
+second=$SERVER
+kill -TERM "$first"
+sleep 1
+kill "$user"
+wait "$user" 2>/dev/null
+status=0
+wait "$first" || status=$?
+is "a server stops whose place has another mount" $status 0
+is "which goes on" "$(cat "$T/mnt/new" 2>&1)" new
+SERVER=$second
+check "until it is stopped" stop
 check "fsck with --data finds nothing" "$V" fsck "$T/vol" --key-file "$T/key" --data --quiet
 finish

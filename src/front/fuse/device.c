@@ -81,6 +81,23 @@ static int find_mountpoint(const char *path, char **out_path)
     return 0;
 }
 
+/* The device number of what is mounted there, without asking whoever serves it; 0 when it can't be told. A file system
+ * that is detached keeps its number while it is used, so that none that comes later can have it. */
+static uint64_t device_at(const char *path)
+{
+    struct statx now;
+    int flags = AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC;
+    if (statx(AT_FDCWD, path, flags, 0, &now) != 0)
+        return 0;
+    return (uint64_t)now.stx_dev_major << 32 | now.stx_dev_minor;
+}
+
+/* Somebody may have detached it and mounted something else there, which is not ours to take away. */
+static bool is_ours(const struct vv_fuse_device *device)
+{
+    return device->number != 0 && device_at(device->mountpoint) == device->number;
+}
+
 /* A comma would begin another mount option. */
 static void copy_source(char *out, size_t size, const char *source)
 {
@@ -118,6 +135,7 @@ int vv_fuse_device_open(struct vv_fuse_device *device, const struct vv_fuse_opti
         return -EIO;
     }
     device->fd = fuse_session_fd(device->session);
+    device->number = device_at(device->mountpoint);
     int flags = fcntl(device->fd, F_GETFL);
     if (flags < 0 || fcntl(device->fd, F_SETFL, flags | O_NONBLOCK) != 0) {
         int err = -errno;
@@ -129,8 +147,9 @@ int vv_fuse_device_open(struct vv_fuse_device *device, const struct vv_fuse_opti
 
 void vv_fuse_device_close(struct vv_fuse_device *device)
 {
-    /* Closes the descriptor, and detaches the mount if the kernel has not let it go yet. */
-    if (device->fd >= 0)
+    /* Closes the descriptor, and detaches the mount if the kernel has not let it go yet. Otherwise destroying the
+     * session closes it. */
+    if (device->fd >= 0 && is_ours(device))
         fuse_session_unmount(device->session);
     if (device->session)
         fuse_session_destroy(device->session);
@@ -140,11 +159,12 @@ void vv_fuse_device_close(struct vv_fuse_device *device)
 
 int vv_fuse_device_unmount(struct vv_fuse_device *device, enum vv_fuse_unmount how)
 {
+    /* Somebody has detached it already. Who still uses it, perhaps in a mount namespace of its own, goes on to do so. */
+    if (!is_ours(device))
+        return 0;
     int err = unmount_path(device->mountpoint,
                            how == VV_FUSE_UNMOUNT_CUT ? MNT_FORCE | MNT_DETACH : 0);
-    /* Somebody has detached it already. Who still uses it, perhaps in a mount namespace of its own,
-     * goes on to do so. */
-    return err == -EINVAL ? 0 : err;
+    return err == -EINVAL ? 0 : err; /* in this very moment */
 }
 
 void vv_fuse_device_sync(struct vv_fuse_device *device)

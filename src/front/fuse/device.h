@@ -19,6 +19,7 @@ struct fuse_session;
 struct vv_fuse_device {
     struct fuse_session *session; /* libfuse's, for mounting only */
     char *mountpoint;             /* absolute, without symlinks */
+    uint64_t number;              /* of the mounted file system, as statx has it */
     int fd;                       /* non-blocking, close-on-exec; -1 = closed */
 };
 
