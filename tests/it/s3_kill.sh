@@ -16,9 +16,10 @@ kills() {
         "$status $(grep -c '^ok' "$T/out") $(grep -c '^not ok' "$T/out")" "0 2 0"
     [ $status = 0 ] && ! grep -q '^not ok' "$T/out" || sed 's/^/#   /' "$T/out"
 }
-kills versitygw bucket $((S3_KILLS * 2 / 5))
-kills versitygw journal $((S3_KILLS * 3 / 10))
-kills moto bucket $((S3_KILLS * 3 / 20))
-kills moto journal $((S3_KILLS * 3 / 20))
+first=$((S3_KILLS * 2 / 5)) second=$((S3_KILLS * 3 / 10)) third=$((S3_KILLS * 3 / 20))
+kills versitygw bucket $first
+kills versitygw journal $second
+kills moto bucket $third
+kills moto journal $((S3_KILLS - first - second - third))
 [ "$count" -gt 0 ] || skip_all "no S3 server could be installed"
 finish
