@@ -207,7 +207,8 @@ MUST_CHECK int vv_fs_unlink(struct vv_fs *fs, const struct vv_fs_call *call, uin
                             const char *name, size_t name_len);
 MUST_CHECK int vv_fs_rmdir(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t parent,
                            const char *name, size_t name_len);
-/* flags: RENAME_NOREPLACE, RENAME_EXCHANGE (linux/fs.h values); others -EINVAL. */
+/* flags: RENAME_NOREPLACE, RENAME_WHITEOUT, both, or RENAME_EXCHANGE (linux/fs.h values); others
+ * -EINVAL. */
 MUST_CHECK int vv_fs_rename(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t from_parent,
                             const char *from_name, size_t from_len, uint64_t to_parent,
                             const char *to_name, size_t to_len, unsigned flags);

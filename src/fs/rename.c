@@ -1,4 +1,4 @@
-/* rename(2), with RENAME_NOREPLACE and RENAME_EXCHANGE. */
+/* rename(2), with RENAME_NOREPLACE, RENAME_EXCHANGE and RENAME_WHITEOUT. */
 #include <assert.h>
 #include <linux/fs.h>
 #include <string.h>
@@ -205,6 +205,17 @@ static int move(struct vv_op *op, struct rename_name *call, struct vv_inode *to_
     return stage_entry(op, to, cookie, &from->child);
 }
 
+/* A character device 0:0 where the source was: to overlayfs, a name that is not there. */
+static int leave_whiteout(struct vv_op *op, struct rename_name *call)
+{
+    struct vv_place *from = &call->from;
+    struct vv_inode whiteout;
+    vv_inode_new(op, call->call, &from->dir, S_IFCHR, &whiteout);
+    TRY(vv_dir_add(&from->dir, false, &whiteout.cookie));
+    TRY(vv_inode_save(op, &whiteout));
+    return stage_entry(op, from, whiteout.cookie, &whiteout);
+}
+
 static int stage(struct vv_op *op, struct rename_name *call)
 {
     struct vv_place *from = &call->from;
@@ -212,6 +223,8 @@ static int stage(struct vv_op *op, struct rename_name *call)
     bool is_same_dir = from->parent == to->parent;
     struct vv_inode *to_dir = is_same_dir ? &from->dir : &to->dir;
     TRY(call->flags & RENAME_EXCHANGE ? exchange(op, call, to_dir) : move(op, call, to_dir));
+    if (call->flags & RENAME_WHITEOUT)
+        TRY(leave_whiteout(op, call));
     vv_inode_touch(&from->child, VV_NOW_CTIME);
     TRY(vv_inode_save(op, &from->child));
     TRY(vv_inode_save(op, &from->dir));
@@ -286,8 +299,9 @@ int vv_fs_rename(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t from_
                  size_t to_len, unsigned flags)
 {
     struct rename_name args = {.fs = fs, .call = call, .flags = flags};
-    if ((flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE)) ||
-        flags == (RENAME_NOREPLACE | RENAME_EXCHANGE))
+    const unsigned lone = flags & (RENAME_NOREPLACE | RENAME_WHITEOUT);
+    if (flags & ~(unsigned)(RENAME_NOREPLACE | RENAME_EXCHANGE | RENAME_WHITEOUT) ||
+        ((flags & RENAME_EXCHANGE) && lone))
         return -EINVAL;
     if (vv_name_is_dots(from_name, from_len))
         return -EBUSY;

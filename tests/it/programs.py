@@ -102,12 +102,18 @@ def test_rename():
 
 @without("rename2")
 def test_rename_flags():
-    """renameat2: no replacing, exchanging"""
+    """renameat2: no replacing, exchanging, leaving a whiteout"""
     write("a", b"a")
     write("b", b"b")
     fails(errno.EEXIST, rename2, "a", "b", RENAME_NOREPLACE)
     rename2("a", "b", RENAME_EXCHANGE)
     equal((read("a"), read("b")), (b"b", b"a"))
+    rename2("a", "c", RENAME_WHITEOUT)
+    left = os.lstat("a")
+    equal((read("c"), stat.S_ISCHR(left.st_mode), left.st_rdev), (b"b", True, 0))
+    equal(sorted(os.listdir(".")), ["a", "b", "c"])
+    os.rename("c", "a")
+    equal(read("a"), b"b")
 
 
 def test_rename_open():

@@ -9,7 +9,7 @@ import time
 import traceback
 
 USER, GROUP, OTHER = 12001, 12002, 12003
-RENAME_NOREPLACE, RENAME_EXCHANGE, AT_FDCWD, AT_SYMLINK_FOLLOW = 1, 2, -100, 0x400
+RENAME_NOREPLACE, RENAME_EXCHANGE, RENAME_WHITEOUT, AT_FDCWD, AT_SYMLINK_FOLLOW = 1, 2, 4, -100, 0x400
 LIBC = ctypes.CDLL(None, use_errno=True)
 # What can be left out:
 # rename2: RENAME_EXCHANGE; tmpfile: O_TMPFILE; acl: POSIX ACLs; xattr, trusted: attributes of these kinds

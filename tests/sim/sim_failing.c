@@ -204,6 +204,12 @@ static int op_rename_over(struct world *world)
                         0);
 }
 
+static int op_rename_whiteout(struct world *world)
+{
+    return vv_fs_rename(world->fs, &engine_call, world->dir, "small", 5, world->other, "extra", 5,
+                        RENAME_WHITEOUT);
+}
+
 static int op_rename_dir(struct world *world)
 {
     return vv_fs_rename(world->fs, &engine_call, world->dir, "empty", 5, world->other, "in", 2, 0);
@@ -362,6 +368,7 @@ static const struct {
     {"rmdir", op_rmdir, false, false},
     {"rename", op_rename, false, false},
     {"rename over another", op_rename_over, false, false},
+    {"rename leaving a whiteout", op_rename_whiteout, false, false},
     {"rename of a directory", op_rename_dir, false, false},
     {"exchange", op_exchange, false, false},
     {"write of inline bytes", op_write_inline, false, false},

@@ -31,7 +31,9 @@ static void test_rules(void)
                "to .. without replacing");
     tap_is_int(rename_name(ROOT, top, "f", top, "g", RENAME_NOREPLACE), -EEXIST, "NOREPLACE");
     tap_is_int(rename_name(ROOT, top, "f", top, "no", RENAME_EXCHANGE), -ENOENT, "EXCHANGE");
-    tap_is_int(rename_name(ROOT, top, "f", top, "g", RENAME_WHITEOUT), -EINVAL, "WHITEOUT");
+    tap_is_int(rename_name(ROOT, top, "f", top, "g", RENAME_WHITEOUT | RENAME_EXCHANGE), -EINVAL,
+               "WHITEOUT and EXCHANGE");
+    tap_is_int(rename_name(ROOT, top, "f", top, "g", 8), -EINVAL, "an unknown flag");
     tap_is_int(rename_name(ROOT, top, "f", top, "g", RENAME_NOREPLACE | RENAME_EXCHANGE), -EINVAL,
                "two flags");
     tap_is_int(rename_name(ROOT, top, "a", c, "x", RENAME_EXCHANGE), -ENOENT,
@@ -64,6 +66,41 @@ static void test_rules(void)
     struct vv_attr after = attr_of(g);
     tap_ok(after.ctime.tv_nsec != before.ctime.tv_nsec, "its ctime changes");
     tap_ok(after.mtime.tv_nsec == before.mtime.tv_nsec, "its mtime does not");
+    tap_is_int(fsck(), 0, "records agree");
+}
+
+static void is_whiteout(uint64_t dir, const char *name, const char *what)
+{
+    int64_t inode = look(ROOT, dir, name);
+    struct vv_attr attr = attr_of((uint64_t)inode);
+    tap_ok(inode > 0 && attr.mode == S_IFCHR && attr.rdev_major == 0 && attr.rdev_minor == 0 &&
+               attr.nlink == 1,
+           "a whiteout is left by %s", what);
+}
+
+static void test_whiteout(void)
+{
+    uint64_t top = (uint64_t)make_dir(ROOT, ROOT_DIR, "whiteout", 0777);
+    uint64_t other = (uint64_t)make_dir(ALICE, top, "other", 0755);
+    uint64_t f = (uint64_t)make_node(ALICE, top, "f", S_IFREG | 0644);
+    uint64_t d = (uint64_t)make_dir(ALICE, top, "d", 0755);
+    make_node(ALICE, top, "g", S_IFREG | 0644);
+    uint64_t size = attr_of(top).size;
+    tap_is_int(rename_name(ALICE, top, "f", top, "x", RENAME_WHITEOUT), 0, "WHITEOUT");
+    is_whiteout(top, "f", "a file");
+    tap_is_int(look(ROOT, top, "x"), (int64_t)f, "... the file is at its new name");
+    tap_is_int((int64_t)attr_of(top).size, (int64_t)size + 1, "... one entry more");
+    tap_is_int(rename_name(ALICE, top, "x", top, "g", RENAME_WHITEOUT | RENAME_NOREPLACE), -EEXIST,
+               "... and NOREPLACE");
+    tap_is_int(rename_name(ALICE, top, "x", top, "g", RENAME_WHITEOUT), 0, "replacing a file");
+    is_whiteout(top, "x", "it");
+    tap_is_int(rename_name(ALICE, top, "d", other, "d", RENAME_WHITEOUT), 0, "a directory");
+    is_whiteout(top, "d", "a directory that moved");
+    tap_is_int(look(ROOT, d, ".."), (int64_t)other, "... its parent is the other");
+    tap_is_int(rename_name(ALICE, other, "d", top, "d", 0), -ENOTDIR, "... not a directory");
+    tap_is_int(rename_name(ALICE, top, "g", top, "d", 0), 0, "a whiteout is replaced");
+    tap_is_int(rename_name(BOB, top, "f", other, "f", RENAME_WHITEOUT), -EACCES,
+               "only by who may write to both");
     tap_is_int(fsck(), 0, "records agree");
 }
 
@@ -388,6 +425,7 @@ static void test_rounds(void)
 static void test_all(void)
 {
     test_rules();
+    test_whiteout();
     test_permissions();
     test_replace();
     test_endless();
