@@ -9,7 +9,7 @@
 #define GROUP_SLOW_BYTES (4u << 20)    /* of one GET of a store where requests cost time */
 #define GROUP_QUICK_BYTES (256u << 10) /* ... of a quick one: one group is opened while the next is read */
 #define GROUP_GAP_MAX (16u << 10)      /* bytes read in vain to join two frames */
-#define OFFLOAD_BYTES (24u << 10)      /* plain bytes whose opening is worth a worker */
+#define OFFLOAD_BYTES (40u << 10)    /* sealed bytes whose opening is worth waking a worker: more than one frame's */
 #define ROUNDS_MAX 3 /* tries of frames that somebody else failed to load */
 
 void vv_frame_cache_key(const struct vv_frame_loc *loc, struct vv_cache_key *out_key)
