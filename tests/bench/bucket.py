@@ -21,8 +21,9 @@ import urllib.request
 
 BUILD = os.path.abspath(sys.argv[1])
 SMALL = os.environ.get("BENCH_SIZE") == "small"
-DELAYS = [int(d) for d in os.environ.get("BENCH_DELAYS", "0,10,30").split(",")]
+DELAYS = [int(d) for d in os.environ.get("BENCH_DELAYS", "30,10,0").split(",")]
 PEERS = os.environ.get("BENCH_PEERS", "s3fs").split(",")
+MINUTES = float(os.environ.get("BENCH_BUCKET_MINUTES", "6"))
 MIB = 1 << 20
 BULK = (64 if SMALL else 256) * MIB
 CREATES = 1000 if SMALL else 4000
@@ -429,6 +430,7 @@ def print_targets(delay, got, yard):
 def main():
     atexit.register(clean_up)
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("bench: interrupted"))
+    begun = time.monotonic()
     server = Server()
     print(f"\nthe bucket: {sh(VARVE, 'version').strip()}; versitygw over a directory of this disk (it does not sync), a proxy in "
           f"Python before it; {os.cpu_count()} processors, load {os.getloadavg()[0]:.1f}; one run")
@@ -446,6 +448,9 @@ def main():
         sides += [S3fs(server)] if "s3fs" in PEERS and shutil.which("s3fs") else []
         sides += [S3backer(server)] if "s3backer" in PEERS and shutil.which("s3backer") else []
         for side in sides:
+            if time.monotonic() - begun > MINUTES * 60:
+                print(f"{side.name:<16} not measured: BENCH_BUCKET_MINUTES={MINUTES:g} are over")
+                continue
             got = measure(side)
             if "error" in got:
                 print(f"{side.name:<16} not measured: {got['error'].strip()}")
