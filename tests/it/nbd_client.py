@@ -3,7 +3,8 @@
 
   nbd_client.py status URI          block status agrees with what was written, at random
   nbd_client.py edges URI           both ends of a very large device, odd offsets, one byte
-  nbd_client.py multi URI           a flush on one connection covers the others
+  nbd_client.py multi URI ROUND PID three connections write, a fourth, which never has, flushes; then the server PID is killed
+  nbd_client.py after URI ROUND     what they wrote is there
   nbd_client.py load URI FILE SEED  writes until the connection breaks, noting in FILE what was made durable
   nbd_client.py check URI FILE      ... what is there now is a prefix of that, with all that was durable
   nbd_client.py trim URI BYTES      trims the whole device in pieces; prints the seconds
@@ -12,7 +13,9 @@
 Prints what is wrong and ends with 1.
 """
 import json
+import os
 import random
+import signal
 import struct
 import sys
 import time
@@ -125,17 +128,37 @@ def edges(uri):
         fail("what was trimmed is still there")
 
 
-def multi(uri):
-    handles = [connect(uri) for _ in range(4)]
-    if not handles[0].can_multi_conn():
+WRITERS = 3
+
+
+def blocks_of(number):
+    """Block and content of each writer in this round: other places each time, so that nothing older looks right."""
+    return [(number * WRITERS + i, struct.pack(">QQ", number + 1, i) * (BLOCK // 16)) for i in range(WRITERS)]
+
+
+def multi(uri, number, pid):
+    """The flusher has written nothing, so a flush that covered its own connection only would do nothing; and no commit by age
+    comes in between: the server dies as soon as the flush is answered."""
+    flusher = connect(uri)
+    writers = [connect(uri) for _ in range(WRITERS)]
+    if not flusher.can_multi_conn():
         fail("no multi-conn")
-    for i, handle in enumerate(handles):
-        handle.pwrite(bytes([i + 1]) * BLOCK, i * BLOCK)
-    for i, handle in enumerate(handles):
-        for j in range(4):
-            if handle.pread(BLOCK, j * BLOCK) != bytes([j + 1]) * BLOCK:
-                fail(f"connection {i} does not see what {j} wrote")
-    handles[3].flush()  # the server is killed now
+    flusher.flush()
+    for writer, (block, data) in zip(writers, blocks_of(number)):
+        writer.pwrite(data, block * BLOCK)
+    for other in [flusher] + writers:
+        for i, (block, data) in enumerate(blocks_of(number)):
+            if other.pread(BLOCK, block * BLOCK) != data:
+                fail(f"a connection does not see what writer {i} wrote")
+    flusher.flush()
+    os.kill(pid, signal.SIGKILL)
+
+
+def after(uri, number):
+    handle = connect(uri)
+    for i, (block, data) in enumerate(blocks_of(number)):
+        if handle.pread(BLOCK, block * BLOCK) != data:
+            fail(f"what writer {i} wrote before the flush of round {number} is lost")
 
 
 BLOCKS = 256  # of the device that `load` writes to
@@ -250,7 +273,7 @@ def same(uri, offset, length, seed):
 
 
 def main():
-    commands = {"status": status, "edges": edges, "multi": multi, "load": load, "check": check,
+    commands = {"status": status, "edges": edges, "multi": multi, "after": after, "load": load, "check": check,
                 "trim": trim, "write": write, "same": same}
     numbers = [int(a) if a.isdigit() else a for a in sys.argv[3:]]
     commands[sys.argv[1]](sys.argv[2], *numbers)
