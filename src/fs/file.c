@@ -28,6 +28,7 @@ struct read_file {
     size_t len;
     uint64_t offset;
     struct vv_read *read; /* out: what is still to be fetched */
+    struct vv_view *view; /* out; NULL = all into buf */
     bool is_atime_due;
 };
 
@@ -78,7 +79,9 @@ static ssize_t read_some(struct read_file *call)
 {
     int len = vv_volume_run(call->fs->volume, VV_OP_READ, 0, read_file, call);
     if (len > 0 && call->read) {
-        ssize_t got = vv_read_finish(call->fs->volume, call->read, call->buf);
+        struct vv_volume *volume = call->fs->volume;
+        ssize_t got = call->view ? vv_read_finish_view(volume, call->read, call->buf, call->view)
+                                 : vv_read_finish(volume, call->read, call->buf);
         len = got < 0 ? (int)got : len;
     }
     vv_read_free(call->read);
@@ -104,6 +107,25 @@ ssize_t vv_fs_read(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t ino
     if (args.is_atime_due && done > 0)
         vv_atime_update(fs, inode);
     return (ssize_t)done;
+}
+
+ssize_t vv_fs_read_view(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
+                        struct vv_handle *handle, void *buf, size_t len, uint64_t offset,
+                        struct vv_view *out_view)
+{
+    struct vv_view view = {.count = 0};
+    struct read_file args = {.fs = fs, .call = call, .inode = inode, .handle = handle, .buf = buf};
+    args.len = len < READ_BYTES_MAX ? len : READ_BYTES_MAX;
+    args.offset = offset;
+    args.view = &view;
+    ssize_t got = read_some(&args);
+    TRY(got);
+    if (got > 0 && view.count == 0) /* it was in the inode */
+        view.pieces[view.count++] = (struct iovec){buf, (size_t)got};
+    if (args.is_atime_due && got > 0)
+        vv_atime_update(fs, inode);
+    *out_view = view;
+    return got;
 }
 
 /* ---- writing ---- */

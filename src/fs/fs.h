@@ -267,6 +267,11 @@ int vv_handle_flags(const struct vv_handle *handle);
  * atomic, longer ones are split: fewer bytes than asked for are written when a later part fails. */
 MUST_CHECK ssize_t vv_fs_read(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
                               struct vv_handle *handle, void *buf, size_t len, uint64_t offset);
+/* As vv_fs_read of up to VV_OP_DATA_MAX bytes, but bytes that are in the cache stay there: *out_view says where they are until
+ * vv_view_done; `buf` holds the others. On an error nothing is to be done. */
+MUST_CHECK ssize_t vv_fs_read_view(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
+                                   struct vv_handle *handle, void *buf, size_t len, uint64_t offset,
+                                   struct vv_view *out_view);
 #define VV_WRITE_APPEND 0x1u    /* at the end, whatever `offset` */
 #define VV_WRITE_SYNC 0x2u      /* O_SYNC, O_DSYNC: durable on return */
 #define VV_WRITE_KILL_PRIV 0x4u /* clear setuid/setgid and capabilities */

@@ -192,12 +192,11 @@ static void fill_holes(const struct vv_read *read, uint8_t *out)
         memset(out, 0, read->len);
 }
 
-ssize_t vv_read_finish(struct vv_volume *volume, struct vv_read *read, void *buf)
+#define VIEW_PIECE_MIN 4096u /* less is not worth a pin */
+
+/* Everything is in memory, holes and what has its place are in `out`. */
+static int fetch_all(struct vv_read *read, uint8_t *out)
 {
-    if (read == NULL)
-        return 0;
-    assert(read->volume == volume);
-    uint8_t *out = buf;
     bool is_in_place = vv_stream_is_washing(vv_stream_begin(read));
     uint64_t begun_ns = vv_rt_now_ns();
     if (is_in_place)
@@ -207,17 +206,98 @@ ssize_t vv_read_finish(struct vv_volume *volume, struct vv_read *read, void *buf
     TRY(err);
     if (!is_in_place)
         fill_holes(read, out);
+    return 0;
+}
+
+/* Where the bytes of a fetched part are; NULL when it is too long for its source. */
+static const uint8_t *source_of(const struct vv_read_part *part)
+{
+    const uint8_t *from = part->buf != NULL ? part->buf->data : part->block->data;
+    size_t have = part->buf != NULL ? part->buf->capacity : part->block->len;
+    return part->skip + (size_t)part->len > have ? NULL : from + part->skip;
+}
+
+ssize_t vv_read_finish(struct vv_volume *volume, struct vv_read *read, void *buf)
+{
+    if (read == NULL)
+        return 0;
+    assert(read->volume == volume);
+    uint8_t *out = buf;
+    TRY(fetch_all(read, out));
     for (size_t i = 0; i < read->count; i++) {
         const struct vv_read_part *part = &read->parts[i];
         if (part->is_in_place)
             continue;
-        const uint8_t *from = part->buf != NULL ? part->buf->data : part->block->data;
-        size_t have = part->buf != NULL ? part->buf->capacity : part->block->len;
-        if (part->skip + (size_t)part->len > have)
+        const uint8_t *from = source_of(part);
+        if (from == NULL)
             return -VV_ERR_CORRUPT;
-        memcpy(out + part->at, from + part->skip, part->len);
+        memcpy(out + part->at, from, part->len);
     }
     return (ssize_t)read->len;
+}
+
+/* Blocks never change; dirty buffers do, as they are written to. */
+static bool can_stay(const struct vv_read_part *part, const struct vv_view *view)
+{
+    return part->block != NULL && part->len >= VIEW_PIECE_MIN &&
+           view->block_count < VV_VIEW_PIECES_MAX / 2 - 1;
+}
+
+/* Puts a part that stays among those before it, which are in order of place and mostly all before it. */
+static void sort_in(const struct vv_read_part **stay, unsigned count, const struct vv_read_part *part)
+{
+    unsigned i = count;
+    for (; i > 0 && stay[i - 1]->at > part->at; i--)
+        stay[i] = stay[i - 1];
+    stay[i] = part;
+}
+
+static void add_piece(struct vv_view *view, const uint8_t *bytes, size_t len)
+{
+    assert(view->count < VV_VIEW_PIECES_MAX);
+    if (len > 0)
+        view->pieces[view->count++] = (struct iovec){(void *)(uintptr_t)bytes, len};
+}
+
+ssize_t vv_read_finish_view(struct vv_volume *volume, struct vv_read *read, void *buf,
+                            struct vv_view *out_view)
+{
+    const struct vv_read_part *stay[VV_VIEW_PIECES_MAX / 2];
+    struct vv_view view = {.count = 0};
+    uint8_t *out = buf;
+    assert(read->volume == volume);
+    TRY(fetch_all(read, out));
+    for (size_t i = 0; i < read->count; i++) {
+        const struct vv_read_part *part = &read->parts[i];
+        const uint8_t *from = part->is_in_place ? out + part->at : source_of(part);
+        if (from == NULL)
+            return -VV_ERR_CORRUPT;
+        if (part->is_in_place)
+            continue;
+        if (can_stay(part, &view))
+            sort_in(stay, view.block_count++, part);
+        else
+            memcpy(out + part->at, from, part->len);
+    }
+    size_t at = 0;
+    for (unsigned i = 0; i < view.block_count; i++) {
+        add_piece(&view, out + at, stay[i]->at - at);
+        add_piece(&view, source_of(stay[i]), stay[i]->len);
+        at = stay[i]->at + stay[i]->len;
+        vv_block_ref(stay[i]->block);
+        view.blocks[i] = stay[i]->block;
+    }
+    add_piece(&view, out + at, read->len - at);
+    *out_view = view;
+    return (ssize_t)read->len;
+}
+
+void vv_view_done(struct vv_view *view)
+{
+    for (unsigned i = 0; i < view->block_count; i++)
+        vv_block_unref(view->blocks[i]);
+    view->block_count = 0;
+    view->count = 0;
 }
 
 int vv_frame_fetch(struct vv_volume *volume, const struct vv_frame_loc *loc,

@@ -16,6 +16,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/uio.h>
 
 #include "base/bytes.h"
 #include "base/err.h"
@@ -121,6 +122,8 @@ MUST_CHECK int vv_op_drop(struct vv_op *op, uint64_t inode, uint64_t data_id);
 
 /* ---- reading file data ---- */
 
+#define VV_VIEW_PIECES_MAX 80 /* what would take more is copied */
+
 /* Resolved places of a byte range; pins dirty buffers and segments. */
 struct vv_read;
 /* In an operation: resolve [offset, offset + len) of a data id and append it to *read (NULL at first:
@@ -136,6 +139,20 @@ void vv_read_free(struct vv_read *read);
 /* Fetch and copy everything resolved into buf (as long as the sum of the lengths). Suspends.
  * Bytes, or an error: -VV_ERR_AUTH and the like name the object in the log. */
 MUST_CHECK ssize_t vv_read_finish(struct vv_volume *volume, struct vv_read *read, void *buf);
+
+/* What was read, where it lies: in the cache, pinned there, or in the reader's buffer. */
+struct vv_view {
+    unsigned count;
+    struct iovec pieces[VV_VIEW_PIECES_MAX]; /* in order, without gaps */
+    unsigned block_count;
+    struct vv_block *blocks[VV_VIEW_PIECES_MAX / 2];
+};
+/* As vv_read_finish, but what is in the cache is not copied from there; *out_view says where the bytes are, which do not change
+ * until vv_view_done. Suspends. */
+MUST_CHECK ssize_t vv_read_finish_view(struct vv_volume *volume, struct vv_read *read, void *buf,
+                                       struct vv_view *out_view);
+/* Drops the pins. A zeroed one is fine. */
+void vv_view_done(struct vv_view *view);
 
 /* Where data is: the first byte at or after `offset` and below `end` that is data (or, with is_hole, that is
  * not). Written zeros count as data. Returns the offset through *out_offset, `end` when

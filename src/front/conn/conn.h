@@ -197,7 +197,7 @@ struct vv_job {
     struct vv_budget *budget;
     size_t charge;
     /* The answer. */
-    struct iovec *iov; /* few_iov, or the protocol's memory */
+    struct iovec *iov; /* few_iov, or more */
     unsigned iov_count;
     struct iovec few_iov[3];
 };
@@ -207,8 +207,9 @@ struct vv_job {
 MUST_CHECK int vv_job_begin(struct vv_job *job, struct vv_conn *conn, size_t bytes);
 /* It holds no more than this any longer. */
 void vv_job_discharge(struct vv_job *job, size_t kept);
-/* A piece of the answer, in order. Up to VV_CONN_SEND_IOV; for more than few_iov holds, the
- * protocol has set `iov`. Length 0 is left out. */
+/* The answer has up to `count` pieces, more than few_iov holds (at most VV_CONN_SEND_IOV). -ENOMEM. */
+MUST_CHECK int vv_job_room(struct vv_job *job, unsigned count);
+/* A piece of the answer, in order. Length 0 is left out. */
 void vv_job_piece(struct vv_job *job, const void *bytes, size_t len);
 /* The answer is complete; the job, which ends with it, holds `kept` bytes until it is sent. Suspends. */
 void vv_job_answer(struct vv_job *job, size_t kept);

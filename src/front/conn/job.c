@@ -3,6 +3,7 @@
 #include <errno.h>
 #include <string.h>
 
+#include "base/alloc.h"
 #include "base/log.h"
 #include "front/conn/conn.h"
 
@@ -85,13 +86,27 @@ void vv_job_discharge(struct vv_job *job, size_t kept)
 void vv_job_end(struct vv_job *job)
 {
     struct vv_conn *conn = job->conn;
+    struct iovec *iov = job->iov != job->few_iov ? job->iov : NULL;
     vv_job_discharge(job, 0);
     conn->conns->kind->done(job);
+    vv_free(iov);
     conn->request_count--;
     vv_waitq_wake_all(&conn->room);
 }
 
 /* ---- sending ---- */
+
+int vv_job_room(struct vv_job *job, unsigned count)
+{
+    assert(count <= VV_CONN_SEND_IOV && job->iov == job->few_iov && job->iov_count == 0);
+    if (count <= sizeof(job->few_iov) / sizeof(job->few_iov[0]))
+        return 0;
+    struct iovec *iov = vv_calloc(count, sizeof(*iov));
+    if (!iov)
+        return -ENOMEM;
+    job->iov = iov;
+    return 0;
+}
 
 void vv_job_piece(struct vv_job *job, const void *bytes, size_t len)
 {

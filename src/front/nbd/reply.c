@@ -54,8 +54,6 @@ void vv_nbd_job_done(struct vv_job *base)
     vv_buffer_free(job->conn->base.conns->memory, job->data);
     if (job->head.ptr != job->head_bytes)
         vv_writer_done(&job->head);
-    if (base->iov != base->few_iov)
-        vv_free(base->iov);
     vv_free(job);
 }
 
@@ -64,14 +62,7 @@ void vv_nbd_job_done(struct vv_job *base)
 int vv_nbd_reply_begin(struct vv_nbd_job *job, unsigned chunk_count)
 {
     size_t head_len = chunk_count * (VV_NBD_CHUNK_HEAD_BYTES + 12u);
-    unsigned iov_count = 2 * chunk_count + 1;
-    struct vv_job *base = &job->base;
-    if (iov_count > sizeof(base->few_iov) / sizeof(base->few_iov[0])) {
-        struct iovec *iov = vv_calloc(iov_count, sizeof(*iov));
-        if (!iov)
-            return -ENOMEM;
-        base->iov = iov;
-    }
+    TRY(vv_job_room(&job->base, 2 * chunk_count + 1));
     if (head_len > sizeof(job->head_bytes)) {
         /* Its pieces are pointed to: it must not move later. */
         job->head = vv_writer_new();
@@ -99,9 +90,6 @@ static void encode_error(struct vv_nbd_job *job, int err)
                                       request->command == VV_NBD_CMD_BLOCK_STATUS);
     if (job->head.ptr != job->head_bytes)
         vv_writer_done(&job->head);
-    if (job->base.iov != job->base.few_iov)
-        vv_free(job->base.iov);
-    job->base.iov = job->base.few_iov;
     job->base.iov_count = 0;
     job->has_data_piece = false;
     job->head = vv_writer_of(job->head_bytes, sizeof(job->head_bytes));

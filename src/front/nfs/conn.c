@@ -18,6 +18,9 @@ static void job_done(struct vv_job *base)
     struct vv_nfs_job *job = vv_container_of(base, struct vv_nfs_job, base);
     vv_buffer_free(memory_of(job), job->record);
     vv_buffer_free(memory_of(job), job->data);
+    if (job->view)
+        vv_view_done(job->view);
+    vv_free(job->view);
     vv_writer_done(&job->head);
     vv_free(job);
 }
@@ -55,9 +58,14 @@ void vv_nfs_job_answer(struct vv_nfs_job *job)
 {
     vv_buffer_free(memory_of(job), job->record);
     job->record = NULL;
+    size_t viewed = 0;
     vv_job_piece(&job->base, job->head.ptr, job->head.len);
-    if (job->data_len > 0)
-        vv_job_piece(&job->base, job->data->bytes, job->data_len);
+    for (unsigned i = 0; job->view && job->data_len > 0 && i < job->view->count; i++) {
+        vv_job_piece(&job->base, job->view->pieces[i].iov_base, job->view->pieces[i].iov_len);
+        viewed += job->view->pieces[i].iov_len;
+    }
+    if (job->data_len > viewed)
+        vv_job_piece(&job->base, job->data->bytes + viewed, job->data_len - viewed);
     vv_job_answer(&job->base, sizeof(*job) + job->head.len + (job->data ? job->data->size : 0));
 }
 

@@ -19,6 +19,7 @@
 #include "rt/rt.h"
 
 #define VV_NFS_RECORD_MAX (VV_NFS_IO_MAX + (16u << 10)) /* bytes of a record */
+#define VV_NFS_VIEW_BYTES (64u << 10)                /* reads from here on are sent from the cache */
 #define VV_NFS_HANDLE_BYTES 32u                      /* volume id, be64 inode, be64 generation */
 #define VV_NFS_GENERATION 1u                         /* inode numbers are never used again */
 #define VV_NFS_CHECKSUM_BYTES 512u                   /* of a request that tell it from others */
@@ -60,6 +61,7 @@ struct vv_nfs_job {
     size_t record_len;
     struct vv_buffer *data; /* of the reply, behind `head`; NULL = none */
     size_t data_len;        /* with padding */
+    struct vv_view *view;   /* where the data is instead, but for the padding; NULL = in `data` */
     struct vv_writer head;
     struct vv_rpc_call rpc;
     struct vv_rpc_reply reply;

@@ -4,7 +4,18 @@
 #include "front/nfs/nfs_impl.h"
 #include "front/nfs/xdr.h"
 
-/* The data is sent from where it was read to, behind the rest of the reply. */
+/* As vv_fs_read into job->data, but much of it stays where it is. */
+static ssize_t read_view(struct vv_nfs_job *job, uint64_t inode, size_t count, uint64_t offset)
+{
+    TRY(vv_job_room(&job->base, VV_VIEW_PIECES_MAX + 2));
+    job->view = vv_zalloc(sizeof(*job->view));
+    if (!job->view)
+        return -ENOMEM;
+    return vv_fs_read_view(job->conn->nfs->fs, &job->call, inode, NULL, job->data->bytes, count,
+                           offset, job->view);
+}
+
+/* The data is sent from where it is, behind the rest of the reply. */
 int vv_nfs_read(struct vv_nfs_job *job, uint64_t inode)
 {
     struct vv_nfs *nfs = job->conn->nfs;
@@ -12,7 +23,9 @@ int vv_nfs_read(struct vv_nfs_job *job, uint64_t inode)
     uint64_t offset = job->args.offset;
     size_t count = job->args.count < VV_NFS_IO_MAX ? job->args.count : VV_NFS_IO_MAX;
     TRY(vv_nfs_job_data(job, count + 4));
-    ssize_t len = vv_fs_read(nfs->fs, &job->call, inode, NULL, job->data->bytes, count, offset);
+    ssize_t len = count >= VV_NFS_VIEW_BYTES
+                      ? read_view(job, inode, count, offset)
+                      : vv_fs_read(nfs->fs, &job->call, inode, NULL, job->data->bytes, count, offset);
     vv_nfs_post_attr(job, inode);
     TRY(len);
     size_t padding = vv_xdr_padding((size_t)len);

@@ -27,6 +27,9 @@ static void job_done(struct vv_job *base)
     struct vv_ninep_job *job = vv_container_of(base, struct vv_ninep_job, base);
     vv_buffer_free(memory_of(job), job->message);
     vv_buffer_free(memory_of(job), job->data);
+    if (job->view)
+        vv_view_done(job->view);
+    vv_free(job->view);
     vv_writer_done(&job->head);
     vv_free(job);
 }
@@ -99,7 +102,9 @@ static void answer(struct vv_ninep_job *job)
     vv_buffer_free(memory_of(job), job->message);
     job->message = NULL;
     vv_job_piece(&job->base, job->head.ptr, job->head.len);
-    if (job->data_len > 0)
+    for (unsigned i = 0; job->view && job->data_len > 0 && i < job->view->count; i++)
+        vv_job_piece(&job->base, job->view->pieces[i].iov_base, job->view->pieces[i].iov_len);
+    if (job->data_len > 0 && !job->view)
         vv_job_piece(&job->base, job->data->bytes, job->data_len);
     vv_job_answer(&job->base, sizeof(*job) + job->head.len + (job->data ? job->data->size : 0));
 }

@@ -19,6 +19,7 @@
 #include "rt/rt.h"
 
 #define VV_NINEP_MSIZE_FIRST 8192u       /* until Tversion */
+#define VV_NINEP_VIEW_BYTES (64u << 10)  /* reads from here on are sent from the cache */
 #define VV_NINEP_USERS_MAX 4096          /* remembered; those in use are never forgotten */
 #define VV_NINEP_GROUPS_MAX_AGE_S 60     /* then a user's groups are looked up again */
 #define VV_NINEP_GROUPS_MAX 1024         /* of a user; more are cut */
@@ -88,6 +89,7 @@ struct vv_ninep_job {
     struct vv_buffer *message;
     struct vv_buffer *data; /* of the reply, behind `head`; NULL = none */
     size_t data_len;
+    struct vv_view *view;   /* where the data is instead; NULL = in `data` */
     struct vv_writer head;
     struct vv_waitq answered; /* Tflush waits here */
     bool is_cancelled;        /* a wait for a lock is to end */

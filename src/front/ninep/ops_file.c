@@ -113,6 +113,18 @@ static int read_xattr(struct vv_ninep_job *job, const struct vv_ninep_fid *fid,
     return 0;
 }
 
+/* As vv_fs_read into job->data, but much of it stays where it is. */
+static ssize_t read_view(struct vv_ninep_job *job, const struct vv_fs_call *call,
+                         const struct vv_ninep_fid *fid, uint32_t count)
+{
+    TRY(vv_job_room(&job->base, VV_VIEW_PIECES_MAX + 1));
+    job->view = vv_zalloc(sizeof(*job->view));
+    if (!job->view)
+        return -ENOMEM;
+    return vv_fs_read_view(job->conn->ninep->fs, call, fid->inode, fid->handle, job->data->bytes,
+                           count, job->request.offset, job->view);
+}
+
 /* Tread */
 int vv_ninep_read(struct vv_ninep_job *job, struct vv_ninep_reply *reply)
 {
@@ -128,8 +140,10 @@ int vv_ninep_read(struct vv_ninep_job *job, struct vv_ninep_reply *reply)
     uint32_t count = clamp_count(job);
     TRY(vv_ninep_job_data(job, count));
     struct vv_ninep_call call = vv_ninep_call_of(fid, VV_NINEP_NONUNAME);
-    ssize_t len = vv_fs_read(ninep->fs, &call.call, fid->inode, fid->handle, job->data->bytes,
-                             count, job->request.offset);
+    ssize_t len = count >= VV_NINEP_VIEW_BYTES
+                      ? read_view(job, &call.call, fid, count)
+                      : vv_fs_read(ninep->fs, &call.call, fid->inode, fid->handle,
+                                   job->data->bytes, count, job->request.offset);
     vv_ninep_call_end(&call);
     TRY(len);
     ninep->stats.read_bytes += (uint64_t)len;

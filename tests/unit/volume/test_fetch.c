@@ -142,12 +142,74 @@ static void bad_store(struct test *test)
     tap_ok(is_good && errors > 5, "with a fifth of the requests failing (%u reads met it)", errors);
 }
 
+/* ---- views ---- */
+
+static ssize_t view_at(struct test *test, uint64_t offset, size_t len, uint8_t *buf,
+                       struct vv_view *out_view)
+{
+    test->offset = offset;
+    test->len = len;
+    test->read = NULL;
+    ssize_t got = vv_volume_run(test->volume, VV_OP_READ, 0, do_read, test);
+    if (got >= 0)
+        got = vv_read_finish_view(test->volume, test->read, buf, out_view);
+    vv_read_free(test->read);
+    return got;
+}
+
+static bool is_view_of(const struct vv_view *view, const uint8_t *bytes, size_t len)
+{
+    size_t at = 0;
+    for (unsigned i = 0; i < view->count && at <= len; i++) {
+        const struct iovec *piece = &view->pieces[i];
+        if (piece->iov_len > len - at || memcmp(piece->iov_base, bytes + at, piece->iov_len) != 0)
+            return false;
+        at += piece->iov_len;
+    }
+    return at == len;
+}
+
+/* What is in the cache is not copied, what is dirty is, and a view stays as it was when more is written and the
+ * cache is filled with other things. */
+static void views(struct test *test)
+{
+    static uint8_t first_buf[READ + 40000], buf[READ + 40000];
+    struct vv_view first = {0}, view;
+    uint32_t random = 7;
+    bool is_good = true;
+    open_volume(test);
+    is_good &= read_at(test, 5000, READ) == 1; /* into the cache */
+    is_good &= view_at(test, 5000, READ, first_buf, &first) == READ;
+    tap_ok(is_good && is_view_of(&first, test->bytes + 5000, READ), "a view of what is in the cache");
+    tap_is_int(first.block_count, 9, "no byte of it copied");
+    tap_is_int(first.count, 9, "one piece a block");
+    uint8_t *before = vv_memdup(test->bytes, BYTES);
+    for (unsigned i = 0; i < 60 && is_good; i++) {
+        random = random * 1664525 + 1013904223;
+        test->offset = random % (BYTES - 20000);
+        test->len = 1 + random % 20000;
+        memset(test->bytes + test->offset, (int)i, test->len);
+        is_good &= vv_volume_run(test->volume, VV_OP_WRITE, test->len, do_write, test) >= 0;
+        uint64_t offset = (random >> 7) % (BYTES - READ);
+        size_t len = 1 + (random >> 3) % READ;
+        is_good &= view_at(test, offset, len, buf, &view) == (ssize_t)len;
+        is_good &= is_view_of(&view, test->bytes + offset, len);
+        vv_view_done(&view);
+    }
+    tap_ok(is_good, "views of what is in the cache and dirty by turns");
+    tap_ok(is_view_of(&first, before + 5000, READ), "the first is as it was");
+    vv_view_done(&first);
+    vv_free(before);
+    tap_is_int(vv_volume_close(test->volume), 0, "close");
+}
+
 static void process_main(void *arg)
 {
     struct test *test = arg;
     fill_volume(test);
     no_memory(test);
     bad_store(test);
+    views(test);
     vv_keyring_free(test->ring);
     vv_store_close(test->store);
     vv_store_backend_free(test->backend);
