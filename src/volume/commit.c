@@ -251,7 +251,7 @@ static int journal_commit(struct vv_volume *volume, struct vv_commit *commit)
     return 0;
 }
 
-/* Bulk data goes into data segments, not twice over through the journal and a log object: what is left of
+/* With a journal, bulk data goes into data segments, not twice over through it and a log object: what is left of
  * it in the open commit starts on its way now. With all uploads under way, waits for one to end; what is
  * written meanwhile may stay behind for the journal, so that this comes to an end. */
 static void send_bulk(struct vv_volume *volume)
@@ -260,7 +260,7 @@ static void send_bulk(struct vv_volume *volume)
     for (unsigned i = 0; i < BULK_TRIES_MAX && left >= VV_SYNC_SEGMENT_BYTES; i++) {
         if (volume->store_error != 0 || volume->is_fenced || volume->is_abandoning)
             return;
-        if (volume->uploads_under_way >= VV_UPLOADS_MAX) {
+        if (vv_upload_is_full(volume)) {
             vv_waitq_wait(&volume->uploads, vv_rt_now_ns() + BULK_WAIT_NS);
             continue;
         }
@@ -273,7 +273,8 @@ static void send_bulk(struct vv_volume *volume)
 
 static void commit_once(struct vv_volume *volume)
 {
-    send_bulk(volume);
+    if (vv_volume_is_journaling(volume))
+        send_bulk(volume);
     /* It may have waited: what was asked before it is asked again. */
     if (volume->is_fenced || volume->is_abandoning || volume->is_ended)
         return;

@@ -8,6 +8,8 @@
 
 #define STORE_RESERVE_MIN (16ull << 20)
 #define STORE_RESERVE_MAX (1ull << 30)
+#define PACE_BYTES (96u << 10) /* a write of so much is bulk */
+#define PACE_MAX_NS (200 * VV_NS_PER_MS)
 #define SPACE_WAIT_MAX_NS (10 * VV_NS_PER_S)
 #define SPACE_ASK_NS (100 * VV_NS_PER_MS)
 #define SPACE_AGE_MAX_NS (500 * VV_NS_PER_MS) /* others fill the store too: ask that often */
@@ -360,8 +362,22 @@ static int check_store_space(struct vv_volume *volume, size_t bytes)
     return is_store_full(volume, bytes) ? wait_for_space(volume, bytes) : 0;
 }
 
+/* A sync waits for all that was written before it (prefix order): while others sync, who writes much waits for the
+ * line, so that they don't, for a while. */
+static void pace(struct vv_volume *volume, size_t bytes)
+{
+    uint64_t end = vv_rt_now_ns() + PACE_MAX_NS;
+    if (bytes < PACE_BYTES || vv_volume_is_journaling(volume))
+        return;
+    while (volume->dirty_budget.used + bytes > vv_upload_dirty_max(volume) &&
+           volume->uploads_under_way > 0 && vv_rt_now_ns() < end && !volume->is_fenced &&
+           !volume->is_stopping && volume->store_error == 0)
+        vv_waitq_wait(&volume->uploads, end);
+}
+
 static int wait_for_bytes(struct vv_volume *volume, size_t bytes)
 {
+    pace(volume, bytes);
     int err = vv_budget_try(&volume->dirty_budget, bytes);
     if (err != -VV_ERR_BUDGET)
         return err;

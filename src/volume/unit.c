@@ -33,6 +33,16 @@ static int wait_turn(struct unit *unit)
     return 0;
 }
 
+/* Bulk data goes into data segments; what a journal holds of it already goes with the log object. */
+static void send_bulk(struct unit *unit)
+{
+    for (struct vv_commit *commit = unit->first_commit; commit != NULL;
+         commit = vv_unit_next(unit, commit)) {
+        if (!commit->is_journaled)
+            vv_upload_frozen(unit->volume, commit);
+    }
+}
+
 static int wait_moving(struct unit *unit)
 {
     for (const struct vv_commit *commit = unit->first_commit; commit != NULL;
@@ -75,9 +85,10 @@ static int put(struct unit *unit)
     unit->put_bytes = finish.bytes;
     volume->tail_bytes += finish.bytes;
     uint64_t begun_ns = vv_rt_now_ns();
+    uint64_t put_before = volume->put_bytes;
     int err = vv_log_put(volume->log, &unit->id, unit->attempt_id, finish.iov, finish.iov_count);
     if (err == 0)
-        vv_put_measured(volume, finish.bytes, vv_rt_now_ns() - begun_ns);
+        vv_put_measured(volume, finish.bytes, vv_rt_now_ns() - begun_ns, put_before);
     return err;
 }
 
@@ -135,6 +146,7 @@ static void unit_run(void *arg)
     struct vv_tail_entry *entry = NULL;
     while ((entry = vv_zalloc(sizeof *entry)) == NULL)
         vv_rt_sleep_ns(20 * VV_NS_PER_MS);
+    send_bulk(unit);
     int err = wait_moving(unit);
     if (err == 0)
         err = vv_unit_compose(unit);

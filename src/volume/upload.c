@@ -10,7 +10,10 @@
 #define MEASURE_LEAST_NS 100000ull
 #define SYNCING_NS VV_NS_PER_S /* after a sync, others are expected */
 #define QUICK_NS (2 * VV_NS_PER_MS) /* of a store whose requests are not worth the trouble */
-#define LINE_SHARE 4           /* of a request's time that a segment may take the line then: the fourth part */
+#define LINE_SHARE 8           /* of a request's time that a segment may take the line then: the eighth part */
+#define LINE_FULL_NUM 5        /* what is on its way then fills the line for a request's time and a quarter, ... */
+#define LINE_FULL_DEN 4
+#define UNDER_WAY_SEGMENTS 4   /* whole segments, in bytes, that may be on their way */
 #define INLINE_SEAL_BYTES (32u << 10)
 #define UPLOAD_PAGE 4096u
 
@@ -128,7 +131,10 @@ static void buffer_give(struct vv_volume *volume, uint8_t *buffer)
 {
     if (buffer == NULL)
         return;
-    assert(volume->upload_buffer_count < VV_UPLOADS_MAX);
+    if (volume->upload_buffer_count == VV_UPLOAD_BUFFERS_MAX) {
+        vv_free(buffer);
+        return;
+    }
     volume->upload_buffers[volume->upload_buffer_count++] = buffer;
 }
 
@@ -156,11 +162,12 @@ static int upload_build(struct upload *upload, struct vv_segment_builder *builde
         vv_rt_sleep_ns(20 * VV_NS_PER_MS);
     vv_segment_name(&upload->id, name, sizeof name);
     uint64_t begun_ns = vv_rt_now_ns();
+    uint64_t put_before = volume->put_bytes;
     if (err == 0)
         err = vv_log_put_object(volume->log, name,
                                 vv_segment_builder_header(builder)->attempt_id, iov, iov_count);
     if (err == 0)
-        vv_put_measured(volume, bytes, vv_rt_now_ns() - begun_ns);
+        vv_put_measured(volume, bytes, vv_rt_now_ns() - begun_ns, put_before);
     volume->stats.data_bytes += bytes;
     if (err == 0 && volume->store_free != UINT64_MAX)
         volume->store_free -= volume->store_free < bytes ? volume->store_free : bytes;
@@ -169,29 +176,83 @@ static int upload_build(struct upload *upload, struct vv_segment_builder *builde
     return err;
 }
 
-void vv_put_measured(struct vv_volume *volume, size_t bytes, uint64_t took_ns)
+void vv_put_measured(struct vv_volume *volume, size_t bytes, uint64_t took_ns, uint64_t put_before)
 {
-    if (bytes <= MEASURE_SMALL_BYTES)
-        volume->put_ns = volume->put_ns == 0 ? took_ns : (7 * volume->put_ns + took_ns) / 8;
+    /* What a request takes without waiting for the line: slower ones tell only when nothing stood in their way. */
+    bool is_alone = volume->put_bytes == put_before && volume->uploads_under_way == 0;
+    volume->put_bytes += bytes;
+    if (bytes <= MEASURE_SMALL_BYTES && (volume->put_ns == 0 || took_ns < volume->put_ns))
+        volume->put_ns = took_ns;
+    else if (bytes <= MEASURE_SMALL_BYTES && is_alone)
+        volume->put_ns += (took_ns - volume->put_ns) / 8;
     if (bytes < MEASURE_LARGE_BYTES || volume->put_ns == 0)
         return;
+    /* Alone on the line, it had all of it beyond a request's time; beside others, all of them together had it. */
     uint64_t line_ns = took_ns > volume->put_ns ? took_ns - volume->put_ns : 0;
-    uint64_t rate = (uint64_t)((double)bytes * 1e9 / (double)(line_ns + MEASURE_LEAST_NS));
-    volume->upload_rate = volume->upload_rate == 0 ? rate : (3 * volume->upload_rate + rate) / 4;
+    double alone = (double)bytes * 1e9 / (double)(line_ns + MEASURE_LEAST_NS);
+    double together = (double)(volume->put_bytes - put_before) * 1e9 / (double)(took_ns + 1);
+    uint64_t rate = (uint64_t)(alone > together ? alone : together);
+    if (rate > volume->upload_rate)
+        volume->upload_rate += (rate - volume->upload_rate) / (volume->upload_rate == 0 ? 1 : 2);
+    else
+        volume->upload_rate -= (volume->upload_rate - rate) / 16;
+}
+
+/* Does somebody sync, so that it matters how long bulk data stands in the way? Then the bytes that the line takes in
+ * a request's time; else 0. */
+static uint64_t line_bytes(const struct vv_volume *volume)
+{
+    bool is_syncing = volume->want_commit > vv_durable_commit(volume) ||
+                      (volume->synced_ns != 0 && vv_rt_now_ns() - volume->synced_ns < SYNCING_NS);
+    if (!is_syncing || volume->upload_rate == 0 || volume->put_ns < QUICK_NS)
+        return 0;
+    return (uint64_t)((double)volume->upload_rate * (double)volume->put_ns / (double)VV_NS_PER_S);
 }
 
 /* A sync waits for everything before it: while somebody syncs, what has gathered is sent before it takes the line
  * longer than a part of a request. */
 uint64_t vv_upload_due_bytes(const struct vv_volume *volume)
 {
-    bool is_syncing =
-        volume->synced_ns != 0 && vv_rt_now_ns() - volume->synced_ns < SYNCING_NS;
-    if (!is_syncing || volume->upload_rate == 0 || volume->put_ns < QUICK_NS)
-        return volume->segment_bytes;
-    double line_bytes = (double)volume->upload_rate * (double)volume->put_ns / (double)VV_NS_PER_S;
-    uint64_t due = (uint64_t)(line_bytes / LINE_SHARE);
+    uint64_t line = line_bytes(volume);
+    uint64_t due = line / LINE_SHARE;
     due = due < VV_SYNC_SEGMENT_BYTES ? VV_SYNC_SEGMENT_BYTES : due;
-    return due < volume->segment_bytes ? due : volume->segment_bytes;
+    return line != 0 && due < volume->segment_bytes ? due : volume->segment_bytes;
+}
+
+/* Bytes that may be on their way: as the memory allows, and while somebody syncs no more than keep the line full,
+ * so that a commit's own put does not queue behind them. */
+static uint64_t under_way_max(const struct vv_volume *volume)
+{
+    uint64_t max = UNDER_WAY_SEGMENTS * volume->segment_bytes;
+    uint64_t line = line_bytes(volume);
+    if (line == 0)
+        return max;
+    uint64_t full = line / LINE_FULL_DEN * LINE_FULL_NUM + vv_upload_due_bytes(volume);
+    return full < max ? full : max;
+}
+
+bool vv_upload_is_full(const struct vv_volume *volume)
+{
+    return volume->uploads_under_way >= VV_UPLOADS_MAX ||
+           volume->upload_bytes >= under_way_max(volume);
+}
+
+uint64_t vv_upload_dirty_max(const struct vv_volume *volume)
+{
+    uint64_t line = line_bytes(volume);
+    if (line == 0)
+        return UINT64_MAX;
+    return line / LINE_FULL_DEN * LINE_FULL_NUM + 2 * vv_upload_due_bytes(volume);
+}
+
+/* Of one segment. */
+static uint64_t gather_max(const struct vv_volume *volume)
+{
+    uint64_t max = under_way_max(volume);
+    uint64_t due = vv_upload_due_bytes(volume);
+    uint64_t left = volume->upload_bytes < max ? max - volume->upload_bytes : 0;
+    left = left < due ? due : left;
+    return left < volume->segment_bytes ? left : volume->segment_bytes;
 }
 
 static int upload_put(struct upload *upload)
@@ -203,7 +264,9 @@ static int upload_put(struct upload *upload)
            -ENOMEM)
         vv_rt_sleep_ns(20 * VV_NS_PER_MS);
     TRY(err);
-    uint8_t *buffer = buffer_take(volume, vv_segment_bound(upload->bytes, upload->count));
+    /* A short segment's memory is its own. */
+    bool is_short = upload->bytes < volume->segment_bytes / 2;
+    uint8_t *buffer = is_short ? NULL : buffer_take(volume, vv_segment_bound(upload->bytes, upload->count));
     err = upload_build(upload, builder, buffer);
     vv_segment_builder_free(builder);
     buffer_give(volume, buffer);
@@ -232,6 +295,7 @@ static void upload_run(void *arg)
     }
     vv_segref_release(volume, &upload->id);
     volume->uploads_under_way--;
+    volume->upload_bytes -= upload->bytes;
     upload_free(upload);
     vv_waitq_wake_all(&volume->uploads);
     vv_waitq_wake_all(&volume->commit_work);
@@ -253,14 +317,15 @@ static void skip_moved(struct vv_commit *commit)
 
 static size_t gather(struct vv_volume *volume, struct upload *upload, size_t max, bool is_forced)
 {
-    const struct vv_commit *open = volume->open;
+    const struct vv_commit *commit = upload->commit;
     const struct vv_extent *newest = NULL;
-    if (!is_forced && !vv_list_is_empty(&open->layers))
-        newest = vv_list_last(&open->layers, struct vv_layer, in_commit)->extent;
+    if (!is_forced && !vv_list_is_empty(&commit->layers))
+        newest = vv_list_last(&commit->layers, struct vv_layer, in_commit)->extent;
     size_t count = 0;
-    for (struct vv_list *node = open->moved_to->next; node != &open->layers; node = node->next) {
+    uint64_t bytes_max = gather_max(volume);
+    for (struct vv_list *node = commit->moved_to->next; node != &commit->layers; node = node->next) {
         struct vv_layer *layer = vv_list_entry(node, struct vv_layer, in_commit);
-        if (upload->bytes >= volume->segment_bytes || count == max)
+        if (upload->bytes >= bytes_max || count == max)
             break;
         if (!is_movable(layer) || layer->extent == newest)
             continue;
@@ -290,15 +355,15 @@ static size_t count_plain(const struct vv_commit *commit, uint64_t limit)
     return count;
 }
 
-static struct upload *upload_new(struct vv_volume *volume, bool is_forced)
+static struct upload *upload_new(struct vv_volume *volume, struct vv_commit *commit, bool is_forced)
 {
-    skip_moved(volume->open);
-    size_t max = count_plain(volume->open, volume->segment_bytes) + 1;
+    skip_moved(commit);
+    size_t max = count_plain(commit, volume->segment_bytes) + 1;
     struct upload *upload = vv_zalloc(sizeof *upload);
     if (upload == NULL)
         return NULL;
     upload->volume = volume;
-    upload->commit = volume->open;
+    upload->commit = commit;
     upload->layers = vv_calloc(max, sizeof *upload->layers);
     upload->jobs = vv_calloc(max, sizeof *upload->jobs);
     upload->record = vv_zalloc(sizeof *upload->record);
@@ -316,26 +381,49 @@ static struct upload *upload_new(struct vv_volume *volume, bool is_forced)
     return upload;
 }
 
-void vv_upload_start(struct vv_volume *volume, bool is_forced)
+/* False when nothing could be started. */
+static bool start_upload(struct vv_volume *volume, struct vv_commit *commit, bool is_forced)
 {
-    if (volume->uploads_under_way >= VV_UPLOADS_MAX || volume->is_fenced || volume->is_read_only)
-        return;
-    struct upload *upload = upload_new(volume, is_forced);
+    struct upload *upload = upload_new(volume, commit, is_forced);
     if (upload == NULL)
-        return;
+        return false;
     if (vv_fiber_start(upload_run, upload, "upload") < 0) {
         vv_segref_release(volume, &upload->id);
         upload_free(upload);
-        return;
+        return false;
     }
     volume->fibers++;
     volume->segment_counter++;
     volume->uploads_under_way++;
-    upload->commit->moving_count += (uint32_t)upload->count;
+    volume->upload_bytes += upload->bytes;
+    commit->moving_count += (uint32_t)upload->count;
     for (size_t i = 0; i < upload->count; i++) {
         struct vv_layer *layer = upload->layers[i];
         layer->refs++;
         layer->state = VV_LAYER_MOVING;
-        volume->open->plain_bytes -= layer->to - layer->from;
+        commit->plain_bytes -= layer->to - layer->from;
     }
+    return true;
+}
+
+void vv_upload_start(struct vv_volume *volume, bool is_forced)
+{
+    /* What is frozen goes first: somebody may wait for it. */
+    if (volume->bulk_units > 0 || vv_upload_is_full(volume) || volume->is_fenced ||
+        volume->is_read_only)
+        return;
+    (void)start_upload(volume, volume->open, is_forced);
+}
+
+void vv_upload_frozen(struct vv_volume *volume, struct vv_commit *commit)
+{
+    volume->bulk_units++;
+    while (commit->plain_bytes >= VV_SYNC_SEGMENT_BYTES && volume->store_error == 0 &&
+           !volume->is_fenced && !volume->is_abandoning) {
+        if (vv_upload_is_full(volume))
+            vv_waitq_wait(&volume->uploads, VV_NEVER);
+        else if (!start_upload(volume, commit, true))
+            break;
+    }
+    volume->bulk_units--;
 }

@@ -26,7 +26,8 @@
 #include "volume/volume.h"
 
 #define VV_UNITS_MAX 4            /* units between seal and confirmation */
-#define VV_UPLOADS_MAX 4          /* data segments on their way */
+#define VV_UPLOADS_MAX 16         /* data segments on their way, which their bytes bound, too */
+#define VV_UPLOAD_BUFFERS_MAX 4
 #define VV_TAIL_OBJECTS_MAX 64    /* log objects behind the replay point before a flush is due */
 #define VV_TAIL_BYTES_MAX (64ull << 20)
 #define VV_LAYERS_MAX 24          /* layers of one extent before a write folds them */
@@ -228,7 +229,9 @@ struct vv_volume {
     unsigned units_under_way;
     uint64_t unit_ordinal, unit_turn, confirm_turn;
     unsigned uploads_under_way;
-    uint8_t *upload_buffers[VV_UPLOADS_MAX]; /* idle ones; data segments are built in them */
+    uint64_t upload_bytes; /* of them, plain */
+    unsigned bulk_units;   /* units that send bulk data of frozen commits: before the open one's */
+    uint8_t *upload_buffers[VV_UPLOAD_BUFFERS_MAX]; /* idle ones; data segments are built in them */
     unsigned upload_buffer_count;
 
     struct vv_waitq commit_work, unit_work, flush_work, compact_work, space_work; /* background fibers */
@@ -249,7 +252,8 @@ struct vv_volume {
 
     unsigned warming;         /* fibers that bring things in while the volume is being opened */
     uint64_t hinted_manifest; /* the one whose tables are loaded already; 0 = none */
-    uint64_t put_ns;       /* how long a small put takes, a moving average */
+    uint64_t put_ns;       /* how long a small put takes that does not wait for the line */
+    uint64_t put_bytes;    /* put so far */
     uint64_t upload_rate;  /* bytes a second of large puts beyond that, a moving average; 0 = not known */
     uint64_t synced_ns;    /* when somebody last waited for the bucket */
     uint64_t get_ns;       /* how long a request for frames takes, a moving average */
@@ -387,12 +391,19 @@ void vv_seal_jobs(struct vv_segment_builder *builder, struct vv_seal_job *jobs, 
 /* Give a buffer's bytes to the frame cache if nobody else holds them; drops the reference. */
 void vv_buf_to_cache(struct vv_volume *volume, struct vv_buf *buf, uint32_t at, uint32_t len,
                      const struct vv_frame_loc *loc);
-/* What a put of that many bytes tells about the store. */
-void vv_put_measured(struct vv_volume *volume, size_t bytes, uint64_t took_ns);
+/* What a put of that many bytes tells about the store. put_before: volume->put_bytes when it began. */
+void vv_put_measured(struct vv_volume *volume, size_t bytes, uint64_t took_ns, uint64_t put_before);
 /* Plain bytes of the open commit at which a data segment is worth its request. */
 uint64_t vv_upload_due_bytes(const struct vv_volume *volume);
+/* Is as much under way as may be? */
+bool vv_upload_is_full(const struct vv_volume *volume);
+/* Dirty bytes above which bulk writers wait for the line: a sync waits for all of them. UINT64_MAX while nobody syncs. */
+uint64_t vv_upload_dirty_max(const struct vv_volume *volume);
 /* Start moving plain bytes of the open commit into a data segment if `is_forced` or enough has gathered. */
 void vv_upload_start(struct vv_volume *volume, bool is_forced);
+/* Send bulk data of a frozen commit as data segments, until what is left is worth no request of its own. Does not
+ * wait for them to end. Suspends. */
+void vv_upload_frozen(struct vv_volume *volume, struct vv_commit *commit);
 /* Free the idle buffers of uploads. */
 void vv_upload_trim(struct vv_volume *volume);
 
