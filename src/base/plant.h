@@ -35,7 +35,8 @@ enum vv_plant {
     VV_PLANT_MERGED_DELETES = 25,      /* lsm: merging commits loses deletes of all but the last */
     VV_PLANT_TOMBSTONES_DROPPED = 26,  /* lsm: compaction drops deletes that hide older records */
     VV_PLANT_HALF_RENAME = 27,         /* fs: a replacing rename is two operations */
-    VV_PLANT_END = 28
+    VV_PLANT_LATE_REPLY = 28,          /* fs: a reply is written by the next operation that has one */
+    VV_PLANT_END = 29
 };
 
 #ifdef VV_PLANTABLE

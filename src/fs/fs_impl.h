@@ -47,6 +47,7 @@ struct vv_fs {
     struct vv_replies *replies; /* of earlier servers; NULL = not read, or no longer needed */
     bool has_replies;           /* they have been read: reply_next is known */
     uint64_t reply_next;
+    struct vv_fs_reply late_reply; /* VV_PLANT_LATE_REPLY */
 };
 
 /* ---- open inodes (handle.c) ---- */

@@ -7,6 +7,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "base/plant.h"
 #include "fs/fs_impl.h"
 
 struct found {
@@ -135,6 +136,13 @@ int vv_reply_stage(struct vv_fs *fs, struct vv_op *op, const struct vv_fs_call *
     /* A number that is drawn and not used leaves the record of its slot to live a turn longer. */
     struct vv_reply_record record = {.reply = *call->reply, .sequence = fs->reply_next++};
     record.reply.inode = inode;
+    if (vv_planted(VV_PLANT_LATE_REPLY)) {
+        struct vv_fs_reply late = fs->late_reply;
+        fs->late_reply = record.reply;
+        if (late.door == 0)
+            return 0;
+        record.reply = late;
+    }
     vv_reply_encode(&record, bytes);
     vv_key_reply(&key, record.sequence % VV_REPLIES_MAX);
     return vv_key_put(op, &key, bytes, sizeof(bytes));

@@ -85,6 +85,7 @@ static void do_change(struct server *server, unsigned owner, const struct op *op
     struct record *record = history_begin(history, op, ++world->events);
     struct model_result result;
     uint64_t value;
+    engine_ask(engine, owner, record->called);
     int err = engine_apply(engine, history->now, op, &value, &record->real);
     bool is_excused = err < 0 && world_excuses(server, err);
     if (is_excused) {

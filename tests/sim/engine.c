@@ -7,6 +7,8 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/bytes.h"
+
 const struct vv_fs_call engine_call = {.cred = {.uid = 0, .gid = 0}, .door = 1};
 
 static uint64_t real_of(const struct model *model, uint32_t number)
@@ -26,11 +28,34 @@ static uint64_t offset_of(const struct engine *engine, uint32_t inode, uint64_t 
     return inode == engine->region ? engine->region_offset + offset : offset;
 }
 
+/* ---- replies ---- */
+
+void engine_ask(struct engine *engine, unsigned owner, uint64_t called)
+{
+    engine->reply = (struct vv_fs_reply){.door = VV_REPLY_NFS3, .kind = VV_REPLY_NFS3};
+    vv_store_u64(engine->reply.id, called);
+    vv_store_u32(engine->reply.id + 8, owner);
+}
+
+void engine_asked(const struct vv_fs_reply *reply, unsigned *out_owner, uint64_t *out_called)
+{
+    *out_called = vv_load_u64(reply->id);
+    *out_owner = vv_load_u32(reply->id + 8);
+}
+
 /* ---- changing ---- */
+
+static struct vv_fs_call replied(const struct engine *engine, const struct op *op)
+{
+    struct vv_fs_call call = engine_call;
+    call.reply = op_is_replied(op) && engine->reply.door != 0 ? &engine->reply : NULL;
+    return call;
+}
 
 static int apply_new(struct engine *engine, const struct model *model, const struct op *op,
                      uint64_t *out_real)
 {
+    const struct vv_fs_call call = replied(engine, op);
     uint64_t parent = real_of(model, op->dir);
     struct vv_create create = {
         .mode = op->mode, .rdev_major = op->rdev >> 8, .rdev_minor = op->rdev & 0xff};
@@ -40,27 +65,27 @@ static int apply_new(struct engine *engine, const struct model *model, const str
     switch (op->kind) {
     case OP_CREATE:
         if (op->handle < 0)
-            err = vv_fs_mknod(engine->fs, &engine_call, parent, op->name.text, op->name.len,
+            err = vv_fs_mknod(engine->fs, &call, parent, op->name.text, op->name.len,
                               &create, &attr);
         else
-            err = vv_fs_create(engine->fs, &engine_call, parent, op->name.text, op->name.len,
+            err = vv_fs_create(engine->fs, &call, parent, op->name.text, op->name.len,
                                &create, (int)op->flags, &attr, &engine->handles[op->handle]);
         break;
     case OP_TMPFILE:
-        err = vv_fs_tmpfile(engine->fs, &engine_call, parent, &create, (int)op->flags, &attr,
+        err = vv_fs_tmpfile(engine->fs, &call, parent, &create, (int)op->flags, &attr,
                             &engine->handles[op->handle]);
         break;
     case OP_MKNOD:
-        err = vv_fs_mknod(engine->fs, &engine_call, parent, op->name.text, op->name.len, &create,
+        err = vv_fs_mknod(engine->fs, &call, parent, op->name.text, op->name.len, &create,
                           &attr);
         break;
     case OP_MKDIR:
-        err = vv_fs_mkdir(engine->fs, &engine_call, parent, op->name.text, op->name.len, &create,
+        err = vv_fs_mkdir(engine->fs, &call, parent, op->name.text, op->name.len, &create,
                           &attr);
         break;
     default:
         op_target(op->seed, target, op->len);
-        err = vv_fs_symlink(engine->fs, &engine_call, parent, op->name.text, op->name.len, target,
+        err = vv_fs_symlink(engine->fs, &call, parent, op->name.text, op->name.len, target,
                             op->len, &attr);
         break;
     }
@@ -70,18 +95,19 @@ static int apply_new(struct engine *engine, const struct model *model, const str
 
 static int apply_names(struct engine *engine, const struct model *model, const struct op *op)
 {
+    const struct vv_fs_call call = replied(engine, op);
     uint64_t dir = real_of(model, op->dir);
     struct vv_attr attr;
     switch (op->kind) {
     case OP_LINK:
-        return vv_fs_link(engine->fs, &engine_call, real_of(model, op->inode), dir, op->name.text,
+        return vv_fs_link(engine->fs, &call, real_of(model, op->inode), dir, op->name.text,
                           op->name.len, &attr);
     case OP_UNLINK:
-        return vv_fs_unlink(engine->fs, &engine_call, dir, op->name.text, op->name.len);
+        return vv_fs_unlink(engine->fs, &call, dir, op->name.text, op->name.len);
     case OP_RMDIR:
-        return vv_fs_rmdir(engine->fs, &engine_call, dir, op->name.text, op->name.len);
+        return vv_fs_rmdir(engine->fs, &call, dir, op->name.text, op->name.len);
     default:
-        return vv_fs_rename(engine->fs, &engine_call, dir, op->name.text, op->name.len,
+        return vv_fs_rename(engine->fs, &call, dir, op->name.text, op->name.len,
                             real_of(model, op->dir2), op->name2.text, op->name2.len, op->flags);
     }
 }

@@ -16,7 +16,13 @@ struct engine {
     uint32_t region;
     uint64_t region_offset; /* where in the shared file its bytes begin */
     uint8_t *bytes;         /* OP_XATTR_MAX and OP_DATA_MAX fit; the caller's */
+    struct vv_fs_reply reply; /* kept with the next operation that can; see engine_ask */
 };
+
+/* The next operation is `owner`'s, called at the event `called`: a name that no other ever has. */
+void engine_ask(struct engine *engine, unsigned owner, uint64_t called);
+/* The reverse. */
+void engine_asked(const struct vv_fs_reply *reply, unsigned *out_owner, uint64_t *out_called);
 
 /* Do an operation that changes something; `model` is as it was before. 0, or the engine's error.
  * *out_value: bytes written or copied; *out_real: the inode made or opened. */

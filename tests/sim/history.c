@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "fs/fs.h"
+
 static void *checked(void *ptr)
 {
     if (!ptr)
@@ -79,16 +81,30 @@ void history_acknowledge(struct history *history, size_t count)
 
 /* ---- replaying ---- */
 
-/* Do the record number `index` to a model that has done those before. True if something changed. */
-static bool replay(const struct history *history, size_t index, struct model *model)
+/* A rename between two names of one inode does nothing. */
+static bool is_idle_rename(const struct model *model, const struct op *op)
+{
+    if (op->kind != OP_RENAME)
+        return false;
+    uint32_t from = model_lookup(model, op->dir, op->name.text);
+    return from != 0 && from == model_lookup(model, op->dir2, op->name2.text);
+}
+
+/* Do the record number `index` to a model that has done those before. True if something changed.
+ * *out_is_replied: then its reply is kept. */
+static bool replay(const struct history *history, size_t index, struct model *model,
+                   bool *out_is_replied)
 {
     const struct record *record = history->records[index];
     struct model_result result;
+    bool is_replied = op_is_replied(&record->op) && !is_idle_rename(model, &record->op);
+    *out_is_replied = false;
     model->clock = index;
     int err = record->has_failed ? -1 : model_apply(model, &record->op, &result);
     model->clock = index + 1;
     if (err < 0)
         return false;
+    *out_is_replied = is_replied;
     if (result.inode && record->real)
         model_inode(model, result.inode)->real = record->real;
     return record->op.kind != OP_OPEN || record->op.flags != 0;
@@ -108,21 +124,50 @@ static bool has_same_inodes(const struct model *model, const struct model_dump *
     return is_same;
 }
 
-/* Which prefixes of at least `least` records have the dump's state? Returns how many. */
-static size_t match(struct history *history, const struct model_dump *dump, size_t least)
+/* What the replies found say of an owner's prefixes. */
+struct told {
+    size_t least;      /* so many records are in: the last one's reply was found */
+    size_t missing_at; /* from this record on a reply that is missing was never there */
+};
+
+static struct told replies_tell(const struct era *era, const struct history *history)
+{
+    struct told told = {0, 0};
+    uint64_t oldest = era->reply_count > VV_REPLIES_MAX ? era->reply_count - VV_REPLIES_MAX : 0;
+    uint64_t last = 0;
+    for (size_t i = 0; i < history->count; i++) {
+        if (history->records[i]->reply == 0)
+            continue;
+        told.least = i + 1;
+        last = history->records[i]->reply - 1;
+    }
+    /* Some were overwritten. What comes behind one that can't be was not. */
+    if (oldest > 0)
+        told.missing_at = told.least > 0 && last >= oldest ? told.least : SIZE_MAX;
+    return told;
+}
+
+/* Which prefixes of at least `least` records have the dump's state, and the replies that were found?
+ * Returns how many. */
+static size_t match(struct history *history, const struct model_dump *dump, size_t least,
+                    struct told told)
 {
     struct model *model = model_copy(history->base);
     struct hash wanted = model_dump_hash(dump);
     size_t found = 0;
     bool is_equal = false;
     bool is_fresh = true; /* the state has changed since it was compared */
+    bool is_replied = false;
+    bool is_missing = false;
     free(history->is_match);
     history->match_count = history->count + 1;
     history->is_match = checked(calloc(history->match_count, sizeof(bool)));
     for (size_t k = 0; k < history->match_count; k++) {
-        if (k > 0)
-            is_fresh |= replay(history, k - 1, model);
-        if (k < least)
+        if (k > 0) {
+            is_fresh |= replay(history, k - 1, model, &is_replied);
+            is_missing |= is_replied && k > told.missing_at && history->records[k - 1]->reply == 0;
+        }
+        if (k < least || k < told.least || is_missing)
             continue;
         if (is_fresh)
             is_equal = hash_equal(model_hash(model), wanted) && has_same_inodes(model, dump);
@@ -139,9 +184,26 @@ void era_match(struct era *era, const struct model_dump *dumps)
     for (unsigned i = 0; i < era->owner_count; i++) {
         /* What is older than what was acknowledged is looked at only to tell what is wrong. */
         struct history *history = &era->owners[i];
-        if (match(history, &dumps[i], history->bound) == 0 && history->bound > 0)
-            (void)match(history, &dumps[i], 0);
+        struct told told = replies_tell(era, history);
+        if (match(history, &dumps[i], history->bound, told) == 0 && history->bound > 0)
+            (void)match(history, &dumps[i], 0, told);
     }
+}
+
+struct record *history_called(const struct history *history, uint64_t called)
+{
+    size_t from = 0;
+    size_t to = history->count;
+    while (from < to) {
+        size_t middle = from + (to - from) / 2;
+        if (history->records[middle]->called < called)
+            from = middle + 1;
+        else
+            to = middle;
+    }
+    return from < history->count && history->records[from]->called == called
+               ? history->records[from]
+               : NULL;
 }
 
 /* The least k >= from that matches; match_count when there is none. */
@@ -204,8 +266,9 @@ int era_choose(const struct era *era, size_t *out_counts, char *text, size_t siz
 struct model *history_model(const struct history *history, size_t count)
 {
     struct model *model = model_copy(history->base);
+    bool is_replied;
     for (size_t i = 0; i < count; i++)
-        (void)replay(history, i, model);
+        (void)replay(history, i, model, &is_replied);
     model_forget_handles(model);
     model->clock = 0;
     for (uint32_t i = 1; i < model->inode_count; i++) {
@@ -221,9 +284,10 @@ size_t history_nearest(const struct history *history, const struct model_dump *d
     size_t least = SIZE_MAX;
     struct model_dump should;
     struct model *model = model_copy(history->base);
+    bool is_replied;
     for (size_t k = 0; k <= history->count; k++) {
         if (k > 0)
-            (void)replay(history, k - 1, model);
+            (void)replay(history, k - 1, model, &is_replied);
         model_dump(model, &should);
         size_t differences = model_dump_diff(dump, &should, 0, NULL, NULL);
         model_dump_done(&should);

@@ -6,7 +6,9 @@
  * share nothing, so a state found is compared owner by owner: it may be the state after the first k
  * operations of an owner for one or several k. The k chosen for all owners must form a prefix of
  * some order that agrees with real time: if an operation is in, every operation that had returned
- * before it was called is in. And each owner's k must cover what was acknowledged as durable. */
+ * before it was called is in. And each owner's k must cover what was acknowledged as durable.
+ * Replies sharpen it: one that was found says that its operation is in, one that is missing, and is
+ * not so old that it was overwritten, says that it is not. */
 #ifndef SIM_HISTORY_H
 #define SIM_HISTORY_H
 
@@ -22,6 +24,7 @@ struct record {
     uint64_t returned; /* HISTORY_NEVER: under way, or cut off by a crash */
     uint64_t real;     /* the inode that it made, for the copies of the model */
     bool has_failed;   /* for a reason outside of the model: it must have done nothing */
+    uint64_t reply;    /* its reply was found in the volume: 1 + its sequence there; 0 = was not */
 };
 
 struct history {
@@ -38,6 +41,7 @@ struct era {
     struct history owners[OWNERS_MAX];
     unsigned owner_count;
     unsigned refs;
+    uint64_t reply_count; /* 1 + the greatest sequence of a reply found in the volume */
 };
 
 /* Takes the models over as the state. */
@@ -53,6 +57,8 @@ void history_end(struct history *history, struct record *record, uint64_t event,
 /* The first `count` records are durable. */
 void history_acknowledge(struct history *history, size_t count);
 
+/* The record of an owner that was called at an event, or NULL. */
+struct record *history_called(const struct history *history, uint64_t called);
 /* Compare the state found with all prefixes: everything canonical, and the inode numbers that are
  * known (the dumps' keys). */
 void era_match(struct era *era, const struct model_dump *dumps);

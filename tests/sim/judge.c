@@ -6,6 +6,7 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "fs/inode.h"
 #include "world.h"
 
 #define EXPLAINED_BYTES (8u << 20) /* of a file that is not what it should be */
@@ -174,6 +175,58 @@ static void begin_era(struct server *server, const size_t *counts)
     era_unref(world->era);
     world->era = server->era;
     era_ref(world->era);
+}
+
+/* One reply in the volume. Those of earlier eras, and of servers that were superseded, are nobody's. */
+static void judge_reply(struct server *server, const struct vv_reply_record *found, bool is_fresh)
+{
+    struct world *world = server->world;
+    struct vv_fs_reply known;
+    unsigned owner;
+    uint64_t called;
+    engine_asked(&found->reply, &owner, &called);
+    if (world->era->reply_count < found->sequence + 1)
+        world->era->reply_count = found->sequence + 1;
+    if (owner >= world->owner_count) {
+        world_fail(world, "server %u: a reply to owner %u", server->number, owner);
+        return;
+    }
+    struct record *record = history_called(&world->era->owners[owner], called);
+    if (is_fresh && (!vv_fs_reply_find(server->fs, VV_REPLY_NFS3, found->reply.id, &known) ||
+                     known.inode != found->reply.inode))
+        world_fail(world, "server %u does not know the reply of event %" PRIu64, server->number,
+                   called);
+    if (!record)
+        return;
+    if (record->real != 0 && record->real != found->reply.inode)
+        world_fail(world, "server %u: the reply of event %" PRIu64 " is about another inode",
+                   server->number, called);
+    world->facts.replies += record->reply == 0;
+    record->reply = found->sequence + 1;
+}
+
+int judge_replies(struct server *server, bool is_fresh)
+{
+    static const uint8_t lower[] = {VV_TABLE_REPLY};
+    static const uint8_t upper[] = {VV_TABLE_REPLY + 1};
+    struct vv_lsm_iter *iter = NULL;
+    struct vv_bytes key;
+    struct vv_bytes value;
+    if (!server->world->era)
+        return 0;
+    int err = vv_volume_scan(server->volume, (struct vv_bytes){lower, 1},
+                             (struct vv_bytes){upper, 1}, &iter);
+    while (err >= 0 && (err = vv_lsm_iter_next(iter, &key, &value)) > 0) {
+        struct vv_reply_record record;
+        uint64_t slot;
+        err = vv_reply_slot(key, &slot);
+        if (err == 0)
+            err = vv_reply_decode(value, slot, &record);
+        if (err == 0)
+            judge_reply(server, &record, is_fresh);
+    }
+    vv_lsm_iter_close(iter);
+    return err;
 }
 
 int judge_state(struct server *server, bool is_exact)

@@ -46,6 +46,24 @@ bool op_is_reading(enum op_kind kind)
     return kind >= OP_LOOKUP;
 }
 
+bool op_is_replied(const struct op *op)
+{
+    switch (op->kind) {
+    case OP_CREATE:
+        return op->handle < 0;
+    case OP_MKNOD:
+    case OP_MKDIR:
+    case OP_SYMLINK:
+    case OP_LINK:
+    case OP_UNLINK:
+    case OP_RMDIR:
+    case OP_RENAME:
+        return true;
+    default:
+        return false;
+    }
+}
+
 /* Long names are cut. */
 static void name_to_text(const struct op_name *name, char *buf, size_t size)
 {

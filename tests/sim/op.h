@@ -78,6 +78,8 @@ struct op {
 
 const char *op_kind_name(enum op_kind kind);
 bool op_is_reading(enum op_kind kind);
+/* Does the engine keep a reply for it (struct vv_fs_reply)? For some kinds only without a handle. */
+bool op_is_replied(const struct op *op);
 /* A line for people. */
 void op_to_text(const struct op *op, char *buf, size_t size);
 /* The bytes that an operation writes: random, compressible, repeating or zero, by its seed. */

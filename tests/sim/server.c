@@ -87,7 +87,8 @@ static int open_volume(struct server *server)
         .segment_bytes = world->segment_bytes,
     };
     TRY(vv_volume_open(&options, &server->volume));
-    return vv_fs_open(server->volume, &server->fs);
+    TRY(vv_fs_open(server->volume, &server->fs));
+    return vv_fs_replies_open(server->fs);
 }
 
 /* The directories that owners live in; they may be there already, whole or in part. */
@@ -182,6 +183,12 @@ static int judge(struct server *server, bool is_exact)
     char text[300] = "";
     int err =
         engine_walk(server->fs, server->parts, world->owner_count, WALK_TRIES, text, sizeof(text));
+    for (unsigned i = 0; err == 0 && i < WALK_TRIES; i++) {
+        err = judge_replies(server, !is_exact);
+        if (err >= 0 || err == -VV_ERR_FENCED)
+            break;
+        vv_rt_sleep_ns(VV_NS_PER_S);
+    }
     vv_volume_stats(server->volume, &stats);
     if (stats.epoch < world->era_epoch)
         return -VV_ERR_FENCED; /* a newer one was faster: this one has nothing to say */

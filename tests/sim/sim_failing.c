@@ -38,6 +38,10 @@ struct world {
 
 static uint8_t bytes[BIG_BYTES];
 
+/* What is asked by name carries a reply: it is there if and only if the operation was done. */
+static const struct vv_fs_reply reply = {.id = {1}, .door = VV_REPLY_NFS3};
+static const struct vv_fs_call asking = {.cred = {.uid = 0, .gid = 0}, .door = 1, .reply = &reply};
+
 /* ---- the volume ---- */
 
 static int open_volume(struct world *world)
@@ -52,7 +56,13 @@ static int open_volume(struct world *world)
         options.journal_file_bytes = 1 << 20;
     }
     TRY(vv_volume_open(&options, &world->volume));
-    return vv_fs_open(world->volume, &world->fs);
+    TRY(vv_fs_open(world->volume, &world->fs));
+    int err = vv_fs_replies_open(world->fs);
+    if (err < 0) {
+        vv_fs_close(world->fs);
+        world->fs = NULL;
+    }
+    return err;
 }
 
 static int close_volume(struct world *world)
@@ -89,7 +99,7 @@ static int make_file(struct world *world, uint64_t dir, const char *name, size_t
 {
     struct vv_create create = {.mode = S_IFREG | 0644};
     struct vv_attr attr;
-    TRY(vv_fs_mknod(world->fs, &engine_call, dir, name, strlen(name), &create, &attr));
+    TRY(vv_fs_mknod(world->fs, &asking, dir, name, strlen(name), &create, &attr));
     *out_inode = attr.inode;
     ssize_t done = 0;
     if (len > 0)
@@ -101,7 +111,7 @@ static int make_dir(struct world *world, uint64_t parent, const char *name, uint
 {
     struct vv_create create = {.mode = S_IFDIR | 0755};
     struct vv_attr attr;
-    TRY(vv_fs_mkdir(world->fs, &engine_call, parent, name, strlen(name), &create, &attr));
+    TRY(vv_fs_mkdir(world->fs, &asking, parent, name, strlen(name), &create, &attr));
     *out_inode = attr.inode;
     return 0;
 }
@@ -118,8 +128,8 @@ static int populate(struct world *world)
     TRY(make_file(world, world->dir, "small", 100, &world->small));
     TRY(make_file(world, world->dir, "big", BIG_BYTES, &world->big));
     TRY(make_file(world, world->other, "extra", 40000, &world->extra));
-    TRY(vv_fs_link(world->fs, &engine_call, world->big, world->dir, "second", 6, &attr));
-    TRY(vv_fs_symlink(world->fs, &engine_call, world->dir, "symlink", 7, "target", 6, &attr));
+    TRY(vv_fs_link(world->fs, &asking, world->big, world->dir, "second", 6, &attr));
+    TRY(vv_fs_symlink(world->fs, &asking, world->dir, "symlink", 7, "target", 6, &attr));
     TRY(vv_fs_setxattr(world->fs, &engine_call, world->small, "user.a", "value", 5, 0));
     return vv_volume_settle(world->volume);
 }
@@ -164,43 +174,43 @@ static int op_mkdir(struct world *world)
 static int op_symlink(struct world *world)
 {
     struct vv_attr attr;
-    return vv_fs_symlink(world->fs, &engine_call, world->dir, "sym", 3, "to/there", 8, &attr);
+    return vv_fs_symlink(world->fs, &asking, world->dir, "sym", 3, "to/there", 8, &attr);
 }
 
 static int op_link(struct world *world)
 {
     struct vv_attr attr;
-    return vv_fs_link(world->fs, &engine_call, world->small, world->other, "linked", 6, &attr);
+    return vv_fs_link(world->fs, &asking, world->small, world->other, "linked", 6, &attr);
 }
 
 static int op_unlink_one(struct world *world)
 {
-    return vv_fs_unlink(world->fs, &engine_call, world->dir, "second", 6);
+    return vv_fs_unlink(world->fs, &asking, world->dir, "second", 6);
 }
 
 static int op_unlink_last(struct world *world)
 {
-    return vv_fs_unlink(world->fs, &engine_call, world->other, "extra", 5);
+    return vv_fs_unlink(world->fs, &asking, world->other, "extra", 5);
 }
 
 static int op_unlink_xattr(struct world *world)
 {
-    return vv_fs_unlink(world->fs, &engine_call, world->dir, "small", 5);
+    return vv_fs_unlink(world->fs, &asking, world->dir, "small", 5);
 }
 
 static int op_rmdir(struct world *world)
 {
-    return vv_fs_rmdir(world->fs, &engine_call, world->dir, "empty", 5);
+    return vv_fs_rmdir(world->fs, &asking, world->dir, "empty", 5);
 }
 
 static int op_rename(struct world *world)
 {
-    return vv_fs_rename(world->fs, &engine_call, world->dir, "big", 3, world->other, "moved", 5, 0);
+    return vv_fs_rename(world->fs, &asking, world->dir, "big", 3, world->other, "moved", 5, 0);
 }
 
 static int op_rename_over(struct world *world)
 {
-    return vv_fs_rename(world->fs, &engine_call, world->dir, "small", 5, world->other, "extra", 5,
+    return vv_fs_rename(world->fs, &asking, world->dir, "small", 5, world->other, "extra", 5,
                         0);
 }
 
@@ -212,12 +222,12 @@ static int op_rename_whiteout(struct world *world)
 
 static int op_rename_dir(struct world *world)
 {
-    return vv_fs_rename(world->fs, &engine_call, world->dir, "empty", 5, world->other, "in", 2, 0);
+    return vv_fs_rename(world->fs, &asking, world->dir, "empty", 5, world->other, "in", 2, 0);
 }
 
 static int op_exchange(struct world *world)
 {
-    return vv_fs_rename(world->fs, &engine_call, world->dir, "small", 5, world->other, "extra", 5,
+    return vv_fs_rename(world->fs, &asking, world->dir, "small", 5, world->other, "extra", 5,
                         RENAME_EXCHANGE);
 }
 
@@ -415,12 +425,25 @@ static bool is_good(struct attempt *attempt, const char *what, int err)
     return false;
 }
 
+/* The tree, and how many replies there are. */
 static int hash_state(struct world *world, struct hash *out_hash)
 {
+    static const uint8_t lower[] = {VV_TABLE_REPLY};
+    static const uint8_t upper[] = {VV_TABLE_REPLY + 1};
     char text[200] = "";
+    struct vv_lsm_iter *iter = NULL;
+    struct vv_bytes key;
+    struct vv_bytes value;
+    uint64_t replies = 0;
+    int more;
     TRY(engine_walk(world->fs, &world->part, 1, 1, text, sizeof(text)));
-    *out_hash = model_dump_hash(&world->part.dump);
-    return 0;
+    TRY(vv_volume_scan(world->volume, (struct vv_bytes){lower, 1}, (struct vv_bytes){upper, 1},
+                       &iter));
+    while ((more = vv_lsm_iter_next(iter, &key, &value)) > 0)
+        replies++;
+    vv_lsm_iter_close(iter);
+    *out_hash = hash_mix(model_dump_hash(&world->part.dump), replies);
+    return more;
 }
 
 static void attempt_main(void *arg)

@@ -101,6 +101,7 @@ struct world_facts {
     uint64_t syncs, failed_syncs;
     uint64_t plan_rounds_max;
     uint64_t records_lost; /* operations that crashes undid */
+    uint64_t replies;      /* kept, found by a later server or at the end */
     uint64_t commits, segments_deleted;
     uint64_t references; /* from log objects to data segments, looked at */
 };
@@ -160,6 +161,9 @@ bool world_excuses(const struct server *server, int err);
 /* Compare a state found (server->parts) with world->era, and begin a new one from it for the
  * server. is_exact: nothing may be missing. 0, or -1 after world_fail. */
 int judge_state(struct server *server, bool is_exact);
+/* Before it: note in the era's records whose replies are in the volume. `is_fresh`: the server has just
+ * opened it, and so must find them too. Suspends; an error of reading. */
+int judge_replies(struct server *server, bool is_fresh);
 /* Once more, when acknowledgements may have come since: for servers that were superseded. */
 void judge_era(struct world *world, const struct era *era);
 /* No more faults from now on. */
