@@ -30,7 +30,7 @@ P
 get_tree() {
     local kept=$B/source
     mkdir -p "$kept"
-    tree=$(ls -d "$kept"/git-* 2>/dev/null | head -n 1)
+    tree=$(ls -d "$kept"/git* 2>/dev/null | head -n 1)
     name="git's source"
     [ -n "$tree" ] && return
     if tree=$("$@" tools/fetch-source git "$kept/new" 2>"$T/fetch.log"); then

@@ -37,6 +37,15 @@ check "the server ends well" stop
 check "fsck with --data finds nothing" "$V" fsck "$T/vol" --key-file "$T/key" --data --quiet
 
 # ---- kill -9 ----
+# has_lines COUNT FILE: wait until the guest sees so many lines in a file that is being written there (two minutes at most):
+# on a busy machine its programs take their time to begin.
+has_lines() {
+    for _ in $(seq 240); do
+        [ "$(guest "cat $2 2>/dev/null | wc -l")" -ge "$1" ] && return
+        sleep 0.5
+    done
+    return 1
+}
 KILLS=${KILLS:-3}
 rm -rf "$T/vol" "$T/key"
 make_volume
@@ -48,7 +57,8 @@ for round in $(seq "$KILLS"); do
     v9fs "/mnt/load$round" none || { bad=$((bad + 1)); break; }
     # The history is a new file each time, and is whole when the loader has ended: the guest has a page cache of its own.
     guest_start load "python3 tests/it/kill.py load /mnt/load$round $T/history.$round $round $T/state"
-    sleep "1.$((RANDOM % 90 + 10))"
+    has_lines 20 "$T/history.$round"
+    sleep "0.$((RANDOM % 90 + 10))"
     crash
     guest_wait load >/dev/null
     # Also what v9fs would have sent when it is unmounted cannot arrive any more.
@@ -86,7 +96,7 @@ P
 serve --9p "$UML_HOST:5640"
 v9fs /mnt/syncer loose
 guest_start syncer "mkdir /mnt/syncer/s && python3 $T/syncer.py /mnt/syncer/s $T/synced"
-sleep 3
+has_lines 25 "$T/synced"
 crash
 guest_wait syncer
 # Linux 6.1 panics when it unmounts a loose v9fs with dirty pages whose server is gone: this client gets a new kernel.
