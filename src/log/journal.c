@@ -11,6 +11,8 @@
 #include "log/journal_impl.h"
 #include "log/log_impl.h"
 
+static_assert(VV_JOURNAL_BLOCK % VV_FILE_SECTOR == 0, "records may be written around the cache");
+
 #define GROUP_MAX 64                /* records of one write; more wait for the next */
 #define SPARE_FILES_MAX 3           /* files kept though nothing in them is needed */
 #define GROUP_BYTES_MAX (32u << 20) /* likewise, unless the first alone is longer */
@@ -375,7 +377,7 @@ int vv_journal_append(struct vv_journal *journal, uint64_t commit, const struct 
     TRY(flatten(plain, count, &append, &copy));
     append.capacity = (size_t)vv_journal_padded(
         VV_JOURNAL_RECORD_HEADER_LEN + VV_OBJECT_HEADER_LEN + vv_frame_bound(append.plain_len));
-    append.bytes = vv_alloc(append.capacity);
+    append.bytes = vv_alloc_aligned(VV_FILE_SECTOR, append.capacity);
     if (!append.bytes)
         return -ENOMEM;
     vv_waitq_init(&append.turn);

@@ -146,7 +146,8 @@ static int add_file(struct vv_journal *journal, uint64_t number)
     file->number = number;
     uint8_t start[VV_JOURNAL_RECORD_HEADER_LEN];
     ssize_t len = 0;
-    int err = vv_file_open(path, VV_FILE_READ | VV_FILE_WRITE, &file->file);
+    unsigned flags = VV_FILE_READ | VV_FILE_WRITE | VV_FILE_DIRECT_SYNCED;
+    int err = vv_file_open(path, flags, &file->file);
     if (!err)
         err = vv_file_size(file->file, &file->size);
     if (!err) {
@@ -308,7 +309,7 @@ int vv_journal_make_file(struct vv_journal *journal, uint64_t len)
 
 int vv_journal_clear_file(struct vv_journal_file *file)
 {
-    uint8_t zeros[VV_JOURNAL_BLOCK] = {0};
+    _Alignas(VV_FILE_SECTOR) uint8_t zeros[VV_JOURNAL_BLOCK] = {0};
     struct iovec iov = {zeros, sizeof(zeros)};
     TRY(vv_file_pwritev_sync(file->file, &iov, 1, 0));
     file->first_commit = 0;

@@ -26,6 +26,7 @@ struct real_file {
     bool is_written;
     bool has_no_nowait; /* the filesystem can't read without waiting */
     bool is_direct;     /* VV_FILE_DIRECT, and the filesystem has not refused yet */
+    bool is_direct_synced; /* likewise VV_FILE_DIRECT_SYNCED */
 };
 
 static struct real_file *real_file(struct vv_file *file)
@@ -101,6 +102,7 @@ int vv_real_file_open(const char *path, unsigned flags, struct vv_file **out_fil
     file->fd = call.fd;
     file->is_written = (flags & VV_FILE_WRITE) != 0;
     file->is_direct = (flags & VV_FILE_DIRECT) != 0;
+    file->is_direct_synced = (flags & VV_FILE_DIRECT_SYNCED) != 0;
     *out_file = &file->base;
     return 0;
 }
@@ -265,10 +267,39 @@ static void write_direct(struct write_call *call)
         call->err = -EIO;
 }
 
+static bool is_sector_aligned(const struct write_call *call)
+{
+    uint64_t bits = call->offset;
+    for (int i = 0; i < call->count; i++)
+        bits |= (uintptr_t)call->iov[i].iov_base | call->iov[i].iov_len;
+    return bits % VV_FILE_SECTOR == 0;
+}
+
+/* A synced write around the kernel's cache: nothing to copy, and nothing for fdatasync to look for and write.
+ * What is left, or refused (sectors are larger, the filesystem can't), is for write_all. */
+static void write_direct_synced(struct write_call *call)
+{
+    if (!call->is_syncing || !call->file->is_direct_synced || !is_sector_aligned(call))
+        return;
+    advance(call, 0);
+    if (call->count == 0)
+        return;
+    if (!set_direct(call->fd, true)) {
+        call->file->is_direct_synced = false;
+        return;
+    }
+    int err = write_all(call);
+    if (err == -EINVAL)
+        call->file->is_direct_synced = false;
+    if (!set_direct(call->fd, false))
+        call->err = -EIO;
+}
+
 static void run_write(void *arg)
 {
     struct write_call *call = arg;
     write_direct(call);
+    write_direct_synced(call);
     if (call->err == 0)
         call->err = write_all(call);
     if (call->err == 0 && call->is_syncing && fdatasync(call->fd) != 0)

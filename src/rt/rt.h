@@ -195,6 +195,11 @@ struct vv_file;
 /* Long writes from page-aligned memory to page-aligned offsets go around the kernel's cache where the
  * filesystem can do that. One write at a time. */
 #define VV_FILE_DIRECT 0x20u
+/* The same for synced writes (vv_file_pwritev_sync) of any length, when the offset and each buffer's
+ * address and length are multiples of VV_FILE_SECTOR: what is to be on the disk at once gains nothing
+ * from the cache. One write at a time. */
+#define VV_FILE_DIRECT_SYNCED 0x40u
+#define VV_FILE_SECTOR 512u
 /* Files made have mode 0600, directories 0700. */
 MUST_CHECK int vv_file_open(const char *path, unsigned flags, struct vv_file **out_file);
 void vv_file_close(struct vv_file *file);

@@ -165,6 +165,49 @@ static void test_direct(struct both *both)
     vv_file_close(file);
 }
 
+#define SYNCED_BYTES 40000
+
+/* Synced writes around the kernel's cache, between ones that are not aligned, or not synced, in the same pages. */
+static void test_direct_synced(struct both *both)
+{
+    const char *rt = both->runtime;
+    struct vv_file *file = NULL;
+    uint8_t *bytes = vv_alloc_aligned(VV_FILE_SECTOR, SYNCED_BYTES);
+    uint8_t *expected = vv_zalloc(SYNCED_BYTES);
+    uint8_t *back = vv_alloc(SYNCED_BYTES);
+    unsigned flags = READ_WRITE | VV_FILE_CREATE | VV_FILE_DIRECT_SYNCED;
+    int err = vv_file_open(path_in(both, "direct-synced"), flags, &file);
+    tap_is_int(err, 0, "%s: open for direct synced writes", rt);
+    static const struct { size_t from[2], len[2]; uint64_t offset; bool is_synced; } writes[] = {
+        {{0, 0}, {SYNCED_BYTES, 0}, 0, false},      {{512, 4096}, {4608, 0}, 0, true},
+        {{1024, 0}, {512, 0}, 4608, true},          {{0, 8192}, {512, 1536}, 5120, true},
+        {{3, 0}, {700, 0}, 7000, true},             {{512, 515}, {512, 512}, 7168, true},
+        {{2048, 0}, {1024, 0}, 6656, true},         {{1, 0}, {100, 0}, 6700, false},
+        {{4096, 0}, {20480, 0}, 8192, true},        {{9, 0}, {512, 0}, 512, true},
+        {{512, 0}, {511, 0}, 1024, true},           {{512, 1536}, {0, 1024}, 30720, true},
+    };
+    for (size_t i = 0; i < sizeof(writes) / sizeof(writes[0]); i++) {
+        struct iovec iov[2];
+        size_t at = writes[i].offset;
+        for (size_t j = 0; j < SYNCED_BYTES; j++)
+            bytes[j] = (uint8_t)(j * 7 + j / 512 + i * 31);
+        for (int j = 0; j < 2; j++) {
+            iov[j] = (struct iovec){bytes + writes[i].from[j], writes[i].len[j]};
+            memcpy(expected + at, iov[j].iov_base, iov[j].iov_len);
+            at += iov[j].iov_len;
+        }
+        err = writes[i].is_synced ? vv_file_pwritev_sync(file, iov, 2, writes[i].offset)
+                                  : vv_file_pwritev(file, iov, 2, writes[i].offset);
+        tap_is_int(err, 0, "%s: synced write %zu", rt, i);
+        tap_is_int(vv_file_pread(file, back, SYNCED_BYTES, 0), SYNCED_BYTES, "%s: read", rt);
+        tap_is_bytes(back, expected, SYNCED_BYTES, "%s: what was written", rt);
+    }
+    vv_free(bytes);
+    vv_free(expected);
+    vv_free(back);
+    vv_file_close(file);
+}
+
 static void test_lock(struct both *both)
 {
     const char *rt = both->runtime;
@@ -329,6 +372,7 @@ static void test_all(struct both *both)
     test_read_write(both);
     test_big(both);
     test_direct(both);
+    test_direct_synced(both);
     test_lock(both);
     test_names(both);
     test_directories(both);
