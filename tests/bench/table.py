@@ -36,17 +36,21 @@ WORK = tempfile.mkdtemp(prefix="bench-", dir=os.environ.get("BENCH_DIR", BUILD))
 
 # Why a target is missed, from profiles (docs/benchmarks.md has the figures). By line.
 CAUSES = {
-    "write-text": "one thread's LZ4 is 45% of all server time, copying requests in and into extents 5%, what is left waking",
+    "write-text": "pinned, the codec has one processor together with everything else: by the bare loop it takes 64% of it (322 of 504 "
+                  "MB/s), which leaves 36% for the client's write calls, the kernel's copies, waking, and writing the segments; the "
+                  "target leaves 20%. Of the server's samples LZ4 is 45%, copying requests in and into extents 5%",
     "write-random": "the disk: 1 GiB of direct writes and a sync take as long as the line (the bare loop with the disk), "
                     "and the bare loop without it writes nothing; of the server's time copying requests is 13%, LZ4 and AES 12%",
-    "read-direct": "each byte is copied three times: preadv2 from the page cache 51%, memmove 5%, reply 12%",
-    "create": "seven requests a file, one after another: unpinned, polling for the next one is two thirds of the server's "
-              "time, the engine under 5%",
-    "stat-cold": "waking server and client (finish_task_switch) is 61% of the server's time, memtable and block look-ups 6%",
-    "stat-again": "a LOOKUP and two GETATTR each (the kernel checks permissions of the directory, which it does not for the "
-                  "peer), of which waking server and client is 61%, look-ups 6%",
-    "append": "finish_task_switch (client, reactor, worker and back) 38%, the disk's flush (iowrite16) 9%; pinned, those four "
-              "share one processor",
+    "read-direct": "pinned: preadv2 of the store's file 31% of the server's samples (copying 17%, finding and making pages 10%), "
+                   "reply 18%, memmove 11%; the peer copies once less, and opens nothing",
+    "create": "seven requests a file, one after another (LOOKUP, CREATE, GETXATTR, GETATTR of the parent, whose attributes CREATE made the "
+              "kernel forget, WRITE, FLUSH, RELEASE), each with a client to be woken on an idle processor; the engine is under 5%",
+    "stat-cold": "waking: unpinned, the client's processor falls idle while it is served (docs/decisions/0012); with zero timeouts a third "
+                 "request, GETATTR of the directory, before the kernel checks its permissions, which it does not for the peer",
+    "stat-again": "a LOOKUP and two GETATTR each: with zero timeouts the kernel asks for the directory's attributes whenever it checks its "
+                  "permissions, which it does not for the peer; pinned, waking server and client is 61% of the server's time, look-ups 6%",
+    "append": "client, reactor, worker, reactor, client: four wake-ups around one write and flush of the disk, of which ext4 has only "
+              "the last; finish_task_switch was 38% of the server's samples",
     "readdir": "one request at a time wakes server and client (likely: not profiled at this size)",
     "readdir-many": "merging runs and comparing keys (vv_merge_next, memcmp) is 26%, waking 17%",
     "memory": "not profiled",
