@@ -40,6 +40,7 @@ static inline int wire_send(struct wire *wire, const void *bytes, size_t len)
 /* At least `len` bytes at *out, behind those used, which are gone. -EPIPE at the end of the stream. */
 static inline int wire_need(struct wire *wire, size_t len, const uint8_t **out)
 {
+    *out = wire->in;
     wire->in_len -= wire->in_used;
     memmove(wire->in, wire->in + wire->in_used, wire->in_len);
     wire->in_used = 0;
@@ -52,7 +53,6 @@ static inline int wire_need(struct wire *wire, size_t len, const uint8_t **out)
             return got < 0 ? (int)got : -EPIPE;
         wire->in_len += (size_t)got;
     }
-    *out = wire->in;
     return 0;
 }
 

@@ -160,7 +160,7 @@ static int ask(struct wire *wire, uint32_t what, uint32_t number, uint32_t len)
 /* The number of the next answer, whose `len` bytes are at *out (NULL: are not looked at). */
 static int64_t hear(struct wire *wire, size_t len, const uint8_t **out)
 {
-    const uint8_t *bytes = NULL;
+    const uint8_t *bytes;
     TRY(wire_need(wire, 4 + len, &bytes));
     struct vv_cursor cursor = vv_cursor_of(bytes, 4);
     wire->in_used = 4 + len;

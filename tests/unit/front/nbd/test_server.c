@@ -13,11 +13,11 @@
 #include "front/nbd/codec.h"
 #include "front/nbd/device.h"
 #include "front/nbd/nbd.h"
+#include "unit/front/wire.h"
 #include "unit/fs/fake_volume.h"
 
 #define TEXT(text) ((struct vv_bytes){(const uint8_t *)(text), strlen(text)})
-#define TIMEOUT_NS (10 * VV_NS_PER_S)
-#define BUF_BYTES (1u << 18)
+#define BUF_BYTES WIRE_BYTES
 #define DEVICE_BYTES (1u << 20)
 #define DOOR 7
 #define OTHER_DOOR 8
@@ -28,11 +28,9 @@ static struct vv_nbd *nbd;
 static char address[108];
 
 struct client {
-    struct vv_socket *socket;
+    struct wire wire;
     uint64_t cookie;
     bool is_structured;
-    uint8_t in[BUF_BYTES];
-    size_t in_len, in_used;
     /* what the last call brought */
     uint8_t data[BUF_BYTES];
     unsigned chunks, holes;
@@ -47,50 +45,17 @@ struct client {
 
 /* ---- a client ---- */
 
-static int send_bytes(struct client *client, const void *bytes, size_t len)
-{
-    struct iovec iov = {(void *)bytes, len};
-    return vv_socket_send(client->socket, &iov, 1, vv_rt_now_ns() + TIMEOUT_NS);
-}
-
-/* At least `len` bytes at *out. -EPIPE at the end of the stream. */
-static int need(struct client *client, size_t len, const uint8_t **out)
-{
-    client->in_len -= client->in_used;
-    memmove(client->in, client->in + client->in_used, client->in_len);
-    client->in_used = 0;
-    while (client->in_len < len) {
-        ssize_t got =
-            vv_socket_recv(client->socket, client->in + client->in_len, BUF_BYTES - client->in_len,
-                           vv_rt_now_ns() + TIMEOUT_NS);
-        if (got <= 0)
-            return got < 0 ? (int)got : -EPIPE;
-        client->in_len += (size_t)got;
-    }
-    *out = client->in;
-    return 0;
-}
-
-static void close_client(struct client *client)
-{
-    if (client->socket)
-        vv_socket_close(client->socket);
-    client->socket = NULL;
-}
-
 static int open_client(struct client *client, uint32_t client_flags)
 {
     const uint8_t *bytes;
     uint16_t flags;
-    client->socket = NULL;
-    client->in_len = client->in_used = 0;
     client->is_structured = false;
-    TRY(vv_socket_connect(address, vv_rt_now_ns() + TIMEOUT_NS, &client->socket));
-    TRY(need(client, VV_NBD_HELLO_BYTES, &bytes));
+    TRY(wire_open(&client->wire, address));
+    TRY(wire_need(&client->wire, VV_NBD_HELLO_BYTES, &bytes));
     TRY(vv_nbd_decode_hello(bytes, &flags));
-    client->in_used = VV_NBD_HELLO_BYTES;
+    client->wire.in_used = VV_NBD_HELLO_BYTES;
     uint8_t answer[4] = {0, 0, 0, (uint8_t)client_flags};
-    return send_bytes(client, answer, sizeof(answer));
+    return wire_send(&client->wire, answer, sizeof(answer));
 }
 
 static void take_answer(struct client *client, const struct vv_nbd_option_reply *reply,
@@ -118,15 +83,15 @@ static int option(struct client *client, uint32_t number, const struct vv_nbd_op
     struct vv_writer writer = vv_writer_of(out, sizeof(out));
     vv_nbd_encode_option(&writer, number, data ? data : &nothing);
     TRY(vv_writer_check(&writer));
-    TRY(send_bytes(client, out, writer.len));
+    TRY(wire_send(&client->wire, out, writer.len));
     client->servers = client->contexts = client->block_sizes = 0;
     for (;;) {
         const uint8_t *bytes;
         struct vv_nbd_option_reply reply;
-        TRY(need(client, VV_NBD_OPTION_REPLY_HEAD_BYTES, &bytes));
+        TRY(wire_need(&client->wire, VV_NBD_OPTION_REPLY_HEAD_BYTES, &bytes));
         TRY(vv_nbd_decode_option_reply(bytes, &reply));
-        TRY(need(client, VV_NBD_OPTION_REPLY_HEAD_BYTES + reply.len, &bytes));
-        client->in_used = VV_NBD_OPTION_REPLY_HEAD_BYTES + reply.len;
+        TRY(wire_need(&client->wire, VV_NBD_OPTION_REPLY_HEAD_BYTES + reply.len, &bytes));
+        client->wire.in_used = VV_NBD_OPTION_REPLY_HEAD_BYTES + reply.len;
         if (reply.option != number)
             return -EBADMSG;
         if (reply.type & VV_NBD_REP_ERROR)
@@ -167,13 +132,13 @@ static int receive(struct client *client, uint32_t read_len, struct vv_nbd_reply
     int64_t len = 0;
     size_t have = VV_NBD_SIMPLE_REPLY_BYTES;
     while (len == 0) {
-        TRY(need(client, have, &bytes));
-        len = vv_nbd_reply_len(bytes, client->in_len, read_len);
+        TRY(wire_need(&client->wire, have, &bytes));
+        len = vv_nbd_reply_len(bytes, client->wire.in_len, read_len);
         TRY((int)(len < 0 ? len : 0));
         have++;
     }
-    TRY(need(client, (size_t)len, &bytes));
-    client->in_used = (size_t)len;
+    TRY(wire_need(&client->wire, (size_t)len, &bytes));
+    client->wire.in_used = (size_t)len;
     return vv_nbd_decode_reply(bytes, (size_t)len, out_reply);
 }
 
@@ -231,8 +196,8 @@ static int start(struct client *client, struct vv_nbd_request *request, const vo
     struct vv_writer writer = vv_writer_of(head, sizeof(head));
     request->cookie = ++client->cookie << 32 | 0xabc;
     vv_nbd_encode_request(&writer, request);
-    TRY(send_bytes(client, head, sizeof(head)));
-    return payload ? send_bytes(client, payload, request->len) : 0;
+    TRY(wire_send(&client->wire, head, sizeof(head)));
+    return payload ? wire_send(&client->wire, payload, request->len) : 0;
 }
 
 static int call(struct client *client, uint16_t command, uint16_t flags, uint64_t offset,
@@ -289,17 +254,17 @@ static void test_negotiation(void)
     tap_is_int(client.contexts, 0, "is not there");
     static uint8_t large[16 + (VV_NBD_OPTION_BYTES_MAX + 1)];
     memcpy(large, "IHAVEOPT\0\0\0\6\0\1\0\1", 16);
-    tap_is_int(send_bytes(&client, large, sizeof(large)), 0, "an option that is too long");
+    tap_is_int(wire_send(&client.wire, large, sizeof(large)), 0, "an option that is too long");
     const uint8_t *bytes;
     struct vv_nbd_option_reply reply = {0};
-    if (need(&client, VV_NBD_OPTION_REPLY_HEAD_BYTES, &bytes) == 0 &&
+    if (wire_need(&client.wire, VV_NBD_OPTION_REPLY_HEAD_BYTES, &bytes) == 0 &&
         vv_nbd_decode_option_reply(bytes, &reply) == 0 &&
-        need(&client, VV_NBD_OPTION_REPLY_HEAD_BYTES + reply.len, &bytes) == 0)
-        client.in_used = VV_NBD_OPTION_REPLY_HEAD_BYTES + reply.len;
+        wire_need(&client.wire, VV_NBD_OPTION_REPLY_HEAD_BYTES + reply.len, &bytes) == 0)
+        client.wire.in_used = VV_NBD_OPTION_REPLY_HEAD_BYTES + reply.len;
     tap_is_int(reply.type, VV_NBD_REP_ERR_TOO_BIG, "is refused");
     tap_is_int(option(&client, VV_NBD_OPT_ABORT, NULL), 0, "ABORT");
-    tap_is_int(need(&client, 1, &bytes), -EPIPE, "ends the connection");
-    close_client(&client);
+    tap_is_int(wire_need(&client.wire, 1, &bytes), -EPIPE, "ends the connection");
+    wire_close(&client.wire);
 }
 
 static void test_export_name(bool has_no_zeroes)
@@ -311,13 +276,13 @@ static void test_export_name(bool has_no_zeroes)
     struct vv_writer writer = vv_writer_of(out, sizeof(out));
     vv_nbd_encode_option(&writer, VV_NBD_OPT_EXPORT_NAME, &data);
     tap_is_int(open_client(&client, has_no_zeroes ? 3 : 1), 0, "an older client");
-    tap_is_int(send_bytes(&client, out, writer.len), 0, "names its export");
+    tap_is_int(wire_send(&client.wire, out, writer.len), 0, "names its export");
     size_t len = 10 + (has_no_zeroes ? 0 : VV_NBD_EXPORT_NAME_ZEROES);
-    tap_is_int(need(&client, len, &bytes), 0, "and is answered");
+    tap_is_int(wire_need(&client.wire, len, &bytes), 0, "and is answered");
     tap_is_int((int64_t)vv_load_be64(bytes), DEVICE_BYTES, "with the size");
-    client.in_used = len;
+    client.wire.in_used = len;
     tap_is_int(READ(&client, 0, 512), 0, "and may read");
-    close_client(&client);
+    wire_close(&client.wire);
 }
 
 /* ---- commands ---- */
@@ -365,7 +330,7 @@ static void test_data(bool is_structured)
     tap_is_int(call(&client, VV_NBD_CMD_CACHE, 0, 0, DEVICE_BYTES, NULL), 0, "cache");
     tap_is_int(READ(&client, 0, 65536), 0, "reads");
     tap_ok(is_filled(client.data, 65536, 0), "zeros");
-    close_client(&client);
+    wire_close(&client.wire);
 }
 
 static void test_status(void)
@@ -384,11 +349,11 @@ static void test_status(void)
                0, "REQ_ONE");
     tap_ok(client.status_len == 8 && memcmp(client.status, "\0\0\x11\xe0\0\0\0\0", 8) == 0,
            "the data from there");
-    close_client(&client);
+    wire_close(&client.wire);
     tap_is_int(start_session(&client, "disk", false), 0, "a client that did not ask for contexts");
     tap_is_int(call(&client, VV_NBD_CMD_BLOCK_STATUS, 0, 0, 512, NULL), -(int)VV_NBD_EINVAL,
                "gets no status");
-    close_client(&client);
+    wire_close(&client.wire);
 }
 
 static void test_edges(void)
@@ -419,7 +384,7 @@ static void test_edges(void)
     static uint8_t much[VV_NBD_PAYLOAD_MAX + 1];
     tap_is_int(WRITE(&client, 0, sizeof(much), much), einval, "a write that is too long");
     tap_is_int(READ(&client, 0, 512), 0, "and all goes on");
-    close_client(&client);
+    wire_close(&client.wire);
 }
 
 /* Another door makes, resizes, protects and removes what is in use. */
@@ -445,15 +410,15 @@ static void test_changes(void)
                "another door too");
     tap_is_int(READ(&other, 0, 4), 0, "and the other client");
     tap_ok(memcmp(other.data, "file", 4) == 0, "sees it");
-    close_client(&other);
+    wire_close(&other.wire);
     tap_is_int(vv_fs_unlink(fs, &call_of_root, VV_ROOT_INODE, VV_NBD_DIRECTORY, 4), -EISDIR,
                "the folder stays");
     tap_is_int(vv_nbd_device_remove(fs, OTHER_DOOR, TEXT("disk")), 0, "the device is removed");
     tap_is_int(READ(&client, 0, 4), 0, "and still there for who has it");
-    close_client(&client);
+    wire_close(&client.wire);
     tap_is_int(start_session(&client, "disk", false), REFUSED(VV_NBD_REP_ERR_UNKNOWN),
                "and for nobody else");
-    close_client(&client);
+    wire_close(&client.wire);
     tap_is_int(vv_nbd_device_create(fs, OTHER_DOOR, TEXT("disk"), DEVICE_BYTES), 0, "a new one");
     tap_is_int(vv_nbd_device_create(fs, OTHER_DOOR, TEXT("disk"), 1), -EEXIST, "but one only");
     tap_is_int(vv_nbd_device_find(fs, OTHER_DOOR, TEXT("disk"), &attr), 0, "its file");
@@ -464,7 +429,7 @@ static void test_changes(void)
     tap_is_int(WRITE(&client, 0, 4096, bytes), -(int)VV_NBD_EPERM, "and may not write");
     tap_is_int(call(&client, VV_NBD_CMD_TRIM, 0, 0, 4096, NULL), -(int)VV_NBD_EPERM, "nor trim");
     tap_is_int(call(&client, VV_NBD_CMD_FLUSH, 0, 0, 0, NULL), 0, "but flush");
-    close_client(&client);
+    wire_close(&client.wire);
     set.mode = 0600;
     tap_is_int(vv_fs_setattr(fs, &call_of_root, attr.inode, NULL, &set, VV_SET_MODE, &attr), 0,
                "until it may be written again");
@@ -507,7 +472,7 @@ static void test_devices(void)
     static struct client client;
     tap_is_int(start_session(&client, "", false), REFUSED(VV_NBD_REP_ERR_UNKNOWN),
                "the empty name says too little now");
-    close_client(&client);
+    wire_close(&client.wire);
     for (unsigned i = 0; i < 6; i++) {
         name[0] = (uint8_t)('a' + i);
         tap_is_int(vv_nbd_device_remove(fs, DOOR, (struct vv_bytes){name, 255}), 0, "removed");
@@ -529,7 +494,7 @@ static void test_huge(void)
     tap_is_int(call(&client, VV_NBD_CMD_TRIM, 0, end - UINT32_MAX, UINT32_MAX, NULL), 0, "trim");
     tap_is_int(READ(&client, end - 5, 5), 0, "read again");
     tap_ok(is_filled(client.data, 5, 0), "gone");
-    close_client(&client);
+    wire_close(&client.wire);
     tap_is_int(vv_nbd_device_remove(fs, DOOR, TEXT("huge")), 0, "removed");
 }
 
@@ -549,7 +514,7 @@ static void test_pipeline(void)
         vv_nbd_encode_request(&writer, &request);
         vv_writer_bytes(&writer, bytes, sizeof(bytes));
     }
-    tap_is_int(send_bytes(&client, writer.ptr, writer.len), 0, "a thousand writes");
+    tap_is_int(wire_send(&client.wire, writer.ptr, writer.len), 0, "a thousand writes");
     vv_writer_done(&writer);
     unsigned wrong = 0;
     for (unsigned i = 0; i < COUNT; i++) {
@@ -564,7 +529,7 @@ static void test_pipeline(void)
         wrong += !is_filled(client.data, 512, (uint8_t)(i % 251));
     }
     tap_is_int(wrong, 0, "and have written what they said");
-    close_client(&client);
+    wire_close(&client.wire);
 }
 
 /* The volume refuses a change: the client is told why, in both kinds of replies, and all goes on. */
@@ -586,7 +551,7 @@ static void test_refusals(void)
                    "a trim: %s", vv_err_name(refusals[i].err));
     }
     tap_is_int(WRITE(&client, 8192, 4096, bytes), 0, "then a write succeeds");
-    close_client(&client);
+    wire_close(&client.wire);
 }
 
 /* ---- what makes no sense ---- */
@@ -606,9 +571,9 @@ static void send_noise(uint64_t seed)
             memcpy(bytes, "\x25\x60\x95\x13\0", 5);
         else if (fake_random(&noise, 8))
             memcpy(bytes, "IHAVEOPT\0\0\0", 11);
-        err = send_bytes(&client, bytes, len);
+        err = wire_send(&client.wire, bytes, len);
     }
-    close_client(&client);
+    wire_close(&client.wire);
 }
 
 static void test_hostile(void)
@@ -628,26 +593,25 @@ static void test_hostile(void)
     };
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         int err = open_client(&client, 3);
-        close_client(&client);
-        err = err == 0 ? vv_socket_connect(address, vv_rt_now_ns() + TIMEOUT_NS, &client.socket)
+        wire_close(&client.wire);
+        err = err == 0 ? wire_open(&client.wire, address)
                        : err;
-        client.in_len = client.in_used = 0;
         if (err == 0)
-            err = send_bytes(&client, bad[i].bytes, bad[i].len);
+            err = wire_send(&client.wire, bad[i].bytes, bad[i].len);
         tap_is_int(err, 0, "%s", bad[i].name);
-        err = need(&client, VV_NBD_HELLO_BYTES + 1, &bytes);
+        err = wire_need(&client.wire, VV_NBD_HELLO_BYTES + 1, &bytes);
         tap_ok(err == -EPIPE || err == -ECONNRESET, "ends the connection");
-        close_client(&client);
+        wire_close(&client.wire);
     }
     tap_is_int(start_session(&client, "disk", false), 0, "a client");
-    tap_is_int(send_bytes(&client, "no request, but 28 bytes long", 28), 0, "sends rubbish");
-    int err = need(&client, 1, &bytes);
+    tap_is_int(wire_send(&client.wire, "no request, but 28 bytes long", 28), 0, "sends rubbish");
+    int err = wire_need(&client.wire, 1, &bytes);
     tap_ok(err == -EPIPE || err == -ECONNRESET, "and is cut off");
-    close_client(&client);
+    wire_close(&client.wire);
     for (uint64_t seed = 1; seed <= 200; seed++)
         send_noise(seed);
     tap_is_int(READ(&witness, 0, 512), 0, "the witness has not noticed");
-    close_client(&witness);
+    wire_close(&witness.wire);
 }
 
 static int session(struct client *client)
@@ -686,7 +650,7 @@ static int session_without_memory(int64_t n)
     vv_alloc_fail_at(n, false);
     if (err == 0)
         err = session(&client);
-    close_client(&client);
+    wire_close(&client.wire);
     vv_nbd_close(fresh);
     memcpy(address, first, sizeof(first));
     return err;
@@ -755,8 +719,8 @@ static void run(void *arg)
     const uint8_t *bytes;
     tap_is_int(start_session(&client, "disk", true), 0, "a last client");
     vv_nbd_close(nbd);
-    tap_is_int(need(&client, 1, &bytes), -EPIPE, "is cut off when the server closes");
-    close_client(&client);
+    tap_is_int(wire_need(&client.wire, 1, &bytes), -EPIPE, "is cut off when the server closes");
+    wire_close(&client.wire);
     vv_fs_close(fs);
     fake_volume_free(volume);
     unlink(address + 5);

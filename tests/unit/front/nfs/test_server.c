@@ -11,10 +11,10 @@
 #include "front/nfs/codec.h"
 #include "front/nfs/nfs.h"
 #include "front/nfs/rpc.h"
+#include "unit/front/wire.h"
 #include "unit/fs/fake_volume.h"
 
 #define TEXT(text) ((struct vv_bytes){(const uint8_t *)(text), strlen(text)})
-#define TIMEOUT_NS (10 * VV_NS_PER_S)
 #define BUF_BYTES (1u << 17)
 
 static struct vv_volume *volume;
@@ -23,21 +23,12 @@ static struct vv_nfs *nfs;
 static char address[108];
 
 struct client {
-    struct vv_socket *socket;
+    struct wire wire;
     uint32_t xid;
     uint8_t out[BUF_BYTES];
-    uint8_t in[BUF_BYTES];
-    size_t in_len;  /* bytes in `in` */
-    size_t in_used; /* of the record looked at last */
 };
 
 /* ---- a client ---- */
-
-static int send_bytes(struct client *client, const void *bytes, size_t len)
-{
-    struct iovec iov = {(void *)bytes, len};
-    return vv_socket_send(client->socket, &iov, 1, vv_rt_now_ns() + TIMEOUT_NS);
-}
 
 static int send_call(struct client *client, uint32_t procedure, const struct vv_nfs_args *args)
 {
@@ -52,32 +43,19 @@ static int send_call(struct client *client, uint32_t procedure, const struct vv_
                               .args = {bytes, writer.len}};
     writer = vv_writer_of(client->out, sizeof(client->out));
     TRY(vv_rpc_encode_call(&writer, &rpc));
-    return send_bytes(client, writer.ptr, writer.len);
+    return wire_send(&client->wire, writer.ptr, writer.len);
 }
 
 /* The next reply; its bytes are good until the call after it. -EPIPE at the end of the stream. */
 static int receive(struct client *client, struct vv_rpc_reply *out_reply, struct vv_bytes *out)
 {
     bool is_last;
-    size_t need = 4;
-    client->in_len -= client->in_used;
-    memmove(client->in, client->in + client->in_used, client->in_len);
-    client->in_used = 0;
-    while (client->in_len < need) {
-        ssize_t len =
-            vv_socket_recv(client->socket, client->in + client->in_len,
-                           sizeof(client->in) - client->in_len, vv_rt_now_ns() + TIMEOUT_NS);
-        if (len <= 0)
-            return len < 0 ? (int)len : -EPIPE;
-        client->in_len += (size_t)len;
-        if (client->in_len >= 4)
-            need = 4 + vv_rpc_fragment(client->in, &is_last);
-    }
-    need = 4 + vv_rpc_fragment(client->in, &is_last);
-    if (client->in_len < need)
-        return -EMSGSIZE; /* grew in two steps: not in these tests */
-    client->in_used = need;
-    return vv_rpc_decode_reply(client->in + 4, need - 4, out_reply, out);
+    const uint8_t *bytes;
+    TRY(wire_need(&client->wire, 4, &bytes));
+    size_t len = 4 + vv_rpc_fragment(bytes, &is_last);
+    TRY(wire_need(&client->wire, len, &bytes));
+    client->wire.in_used = len;
+    return vv_rpc_decode_reply(bytes + 4, len - 4, out_reply, out);
 }
 
 /* Send and wait: 0, the server's status below 0, or what the connection says. */
@@ -100,14 +78,7 @@ static int call(struct client *client, uint32_t procedure, struct vv_nfs_args ar
 static int open_client(struct client *client)
 {
     *client = (struct client){.xid = (uint32_t)vv_rt_random_u64()};
-    return vv_socket_connect(address, vv_rt_now_ns() + TIMEOUT_NS, &client->socket);
-}
-
-static void close_client(struct client *client)
-{
-    if (client->socket)
-        vv_socket_close(client->socket);
-    client->socket = NULL;
+    return wire_open(&client->wire, address);
 }
 
 static struct vv_nfs_handle root_handle(void)
@@ -157,7 +128,7 @@ static void test_session(void)
 {
     static struct client client;
     tap_is_int(session(&client, "file"), 0, "a session");
-    close_client(&client);
+    wire_close(&client.wire);
 }
 
 /* The same xid and request: the same answer, on whichever connection; 4096 requests later it is
@@ -195,8 +166,8 @@ static void test_repeated(void)
     client.xid = xid - 1;
     tap_is_int(call(&client, VV_NFS_CREATE, args, &results), -VV_NFS3ERR_EXIST, "forgotten");
     tap_is_int(call(&client, VV_NFS_REMOVE, args, &results), 0, "removed");
-    close_client(&client);
-    close_client(&other);
+    wire_close(&client.wire);
+    wire_close(&other.wire);
 }
 
 /* "Try again later" is tried again, not repeated. */
@@ -219,7 +190,7 @@ static void test_later(void)
     volume->apply_error = 0;
     args.name = TEXT("later");
     tap_is_int(call(&client, VV_NFS_REMOVE, args, &results), 0, "removed");
-    close_client(&client);
+    wire_close(&client.wire);
 }
 
 static void test_read_only(void)
@@ -249,7 +220,7 @@ static void test_read_only(void)
         tap_ok((status == -VV_NFS3ERR_ROFS) == is_changing, "%s",
                vv_nfs_procedure_name(procedure));
     }
-    close_client(&client);
+    wire_close(&client.wire);
     vv_nfs_close(nfs);
     nfs = usual_nfs;
     vv_copy_text(address, sizeof(address), usual);
@@ -291,11 +262,11 @@ static void send_noise(uint64_t seed)
             vv_writer_u8(&writer, (uint8_t)fake_random(&noise, fake_random(&noise, 2) ? 3 : 256));
         struct vv_rpc_reply reply;
         struct vv_bytes results;
-        if (send_bytes(&client, bytes, writer.len) < 0 ||
+        if (wire_send(&client.wire, bytes, writer.len) < 0 ||
             (fake_random(&noise, 2) && receive(&client, &reply, &results) < 0))
             break;
     }
-    close_client(&client);
+    wire_close(&client.wire);
 }
 
 static void test_hostile(void)
@@ -318,17 +289,17 @@ static void test_hostile(void)
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         int err = open_client(&client);
         if (err == 0)
-            err = send_bytes(&client, bad[i].bytes, bad[i].len);
+            err = wire_send(&client.wire, bad[i].bytes, bad[i].len);
         tap_is_int(err, 0, "%s", bad[i].name);
         tap_is_int(receive(&client, &reply, &bytes), -EPIPE, "ends the connection");
-        close_client(&client);
+        wire_close(&client.wire);
     }
     for (uint64_t seed = 1; seed <= 150; seed++)
         send_noise(seed);
     tap_is_int(call(&witness, VV_NFS_GETATTR, (struct vv_nfs_args){.handle = root_handle()},
                     &results),
                0, "the witness has not noticed");
-    close_client(&witness);
+    wire_close(&witness.wire);
 }
 
 /* More clients than may be connected: the idle ones make room. */
@@ -340,7 +311,7 @@ static void test_many(void)
     struct vv_socket *sockets[VV_NFS_CONNECTIONS_MAX + 5] = {NULL};
     int err = 0;
     for (size_t i = 0; i < sizeof(sockets) / sizeof(sockets[0]) && err == 0; i++) {
-        err = vv_socket_connect(address, vv_rt_now_ns() + TIMEOUT_NS, &sockets[i]);
+        err = vv_socket_connect(address, vv_rt_now_ns() + WIRE_TIMEOUT_NS, &sockets[i]);
         vv_fiber_yield(); /* to the one that accepts */
     }
     tap_is_int(err, 0, "five clients more than may be");
@@ -351,7 +322,7 @@ static void test_many(void)
     tap_ok(stats.connections <= VV_NFS_CONNECTIONS_MAX && stats.connections_evicted >= 6,
            "%u connections, %llu had to go", stats.connections,
            (unsigned long long)stats.connections_evicted);
-    close_client(&last);
+    wire_close(&last.wire);
     for (size_t i = 0; i < sizeof(sockets) / sizeof(sockets[0]); i++)
         vv_socket_close(sockets[i]);
 }
@@ -431,7 +402,7 @@ static void test_no_memory(void)
         vv_format(name, sizeof(name), "memory%lld", (long long)n);
         vv_alloc_fail_at(n, false);
         err = session(&client, name);
-        close_client(&client);
+        wire_close(&client.wire);
         for (int i = 0; i < 100 && !vv_alloc_failed(); i++)
             vv_fiber_yield();
         n++;
@@ -498,7 +469,7 @@ static void test_restarted(void)
     struct vv_nfs_handle file = results.handle;
     tap_is_int(call(&client, VV_NFS_RENAME, move, &results), 0, "RENAME");
     tap_is_int(call(&client, VV_NFS_REMOVE, failed, &results), -VV_NFS3ERR_NOENT, "REMOVE fails");
-    close_client(&client);
+    wire_close(&client.wire);
     tap_is_int(restart_server(), 0, "another server");
     tap_is_int(open_client(&client), 0, "the client comes again");
     client.xid = xid;
@@ -525,7 +496,7 @@ static void test_restarted(void)
     tap_is_int(call(&client, VV_NFS_REMOVE, make, &results), 0, "which is removed");
     make.name = TEXT("restarted");
     tap_is_int(call(&client, VV_NFS_RMDIR, make, &results), 0, "and so is the directory");
-    close_client(&client);
+    wire_close(&client.wire);
 }
 
 static void run(void *arg)
@@ -554,7 +525,7 @@ static void run(void *arg)
     struct vv_rpc_reply reply;
     struct vv_bytes bytes;
     tap_is_int(receive(&client, &reply, &bytes), -EPIPE, "and cut off when the server closes");
-    close_client(&client);
+    wire_close(&client.wire);
     vv_fs_close(fs);
     fake_volume_free(volume);
     unlink(address + 5);

@@ -12,10 +12,10 @@
 #include "base/text.h"
 #include "front/ninep/codec.h"
 #include "front/ninep/ninep.h"
+#include "unit/front/wire.h"
 #include "unit/fs/fake_volume.h"
 
 #define TEXT(text) ((struct vv_bytes){(const uint8_t *)(text), strlen(text)})
-#define TIMEOUT_NS (10 * VV_NS_PER_S)
 #define BUF_BYTES (1u << 16)
 
 static struct vv_volume *volume;
@@ -24,51 +24,29 @@ static struct vv_ninep *ninep;
 static char address[108];
 
 struct client {
-    struct vv_socket *socket;
+    struct wire wire;
     uint16_t tag;
     uint8_t out[BUF_BYTES];
-    uint8_t in[BUF_BYTES];
-    size_t in_len;  /* bytes in `in` */
-    size_t in_used; /* of the message looked at last */
 };
 
 /* ---- a client ---- */
-
-static int send_bytes(struct client *client, const void *bytes, size_t len)
-{
-    struct iovec iov = {(void *)bytes, len};
-    return vv_socket_send(client->socket, &iov, 1, vv_rt_now_ns() + TIMEOUT_NS);
-}
 
 static int send_request(struct client *client, struct vv_ninep_request request)
 {
     struct vv_writer writer = vv_writer_of(client->out, sizeof(client->out));
     TRY(vv_ninep_encode_request(&writer, &request));
-    return send_bytes(client, writer.ptr, writer.len);
+    return wire_send(&client->wire, writer.ptr, writer.len);
 }
 
 /* The next reply; its bytes are good until the call after it. -EPIPE at the end of the stream. */
 static int receive(struct client *client, struct vv_ninep_reply *out_reply)
 {
-    client->in_len -= client->in_used;
-    memmove(client->in, client->in + client->in_used, client->in_len);
-    client->in_used = 0;
-    size_t need = 4;
-    while (client->in_len < need) {
-        ssize_t len =
-            vv_socket_recv(client->socket, client->in + client->in_len,
-                           sizeof(client->in) - client->in_len, vv_rt_now_ns() + TIMEOUT_NS);
-        if (len <= 0)
-            return len < 0 ? (int)len : -EPIPE;
-        client->in_len += (size_t)len;
-        if (client->in_len >= 4)
-            need = vv_ninep_size(client->in);
-    }
-    need = vv_ninep_size(client->in);
-    if (client->in_len < need)
-        return -EMSGSIZE; /* grew in two steps: not in these tests */
-    client->in_used = need;
-    return vv_ninep_decode_reply(client->in, need, out_reply);
+    const uint8_t *bytes;
+    TRY(wire_need(&client->wire, 4, &bytes));
+    size_t len = vv_ninep_size(bytes);
+    TRY(wire_need(&client->wire, len, &bytes));
+    client->wire.in_used = len;
+    return vv_ninep_decode_reply(bytes, len, out_reply);
 }
 
 /* Send and wait: 0, the server's error below 0, or what the connection says. */
@@ -88,14 +66,7 @@ static int call(struct client *client, struct vv_ninep_request request,
 static int open_client(struct client *client)
 {
     *client = (struct client){0};
-    return vv_socket_connect(address, vv_rt_now_ns() + TIMEOUT_NS, &client->socket);
-}
-
-static void close_client(struct client *client)
-{
-    if (client->socket)
-        vv_socket_close(client->socket);
-    client->socket = NULL;
+    return wire_open(&client->wire, address);
 }
 
 static int start_session(struct client *client, uint32_t root)
@@ -208,7 +179,7 @@ static void test_session(void)
 {
     static struct client client;
     tap_is_int(session(&client, "file"), 0, "a session");
-    close_client(&client);
+    wire_close(&client.wire);
 }
 
 static void test_locks(void)
@@ -228,7 +199,7 @@ static void test_locks(void)
     tap_is_int(lock(&two, 2, VV_NINEP_LOCK_RDLCK), VV_NINEP_LOCK_BLOCKED, "the other has to wait");
     tap_is_int(clunk(&one, 2), 0, "the first clunks it");
     tap_is_int(lock(&two, 2, VV_NINEP_LOCK_RDLCK), VV_NINEP_LOCK_SUCCESS, "which unlocks it");
-    close_client(&two);
+    wire_close(&two.wire);
     tap_is_int(walk(&one, 1, 3, "locked"), 0, "once more");
     tap_is_int(call(&one,
                     (struct vv_ninep_request){.type = VV_NINEP_TLOPEN, .fid = 3, .flags = O_RDWR},
@@ -240,7 +211,7 @@ static void test_locks(void)
         status = lock(&one, 3, VV_NINEP_LOCK_WRLCK);
     }
     tap_is_int(status, VV_NINEP_LOCK_SUCCESS, "a connection that ends unlocks");
-    close_client(&one);
+    wire_close(&one.wire);
 }
 
 /* Many requests in one piece; a flush is answered behind what it flushes. */
@@ -285,7 +256,7 @@ static void test_waiting_locks(void)
     tap_is_int(receive(&one, &reply), 0, "another");
     tap_ok(reply.tag == 1002 && reply.type == VV_NINEP_TFLUSH + 1, "the flush's, behind it");
     tap_is_int(send_request(&one, waiting_lock(2, 1003)), 0, "it waits again");
-    close_client(&one);
+    wire_close(&one.wire);
     tap_is_int(lock(&two, 2, VV_NINEP_LOCK_UNLCK), VV_NINEP_LOCK_SUCCESS, "it is gone: the lock");
     int status = VV_NINEP_LOCK_BLOCKED;
     for (int i = 0; i < 1000 && status == VV_NINEP_LOCK_BLOCKED; i++) {
@@ -293,7 +264,7 @@ static void test_waiting_locks(void)
         status = lock(&two, 2, VV_NINEP_LOCK_WRLCK);
     }
     tap_is_int(status, VV_NINEP_LOCK_SUCCESS, "does not go to it for long");
-    close_client(&two);
+    wire_close(&two.wire);
 }
 
 static int get_mode(struct client *client, uint32_t fid)
@@ -339,8 +310,8 @@ static void test_set_ids(void)
     tap_is_int(set_mode(&root, 2, 06755), 0, "for all to read");
     tap_is_int(set_mode(&user, 6, 0755), -EPERM, "then he may drop nothing");
     tap_is_int(get_mode(&root, 2), 06755, "and nothing is dropped");
-    close_client(&user);
-    close_client(&root);
+    wire_close(&user.wire);
+    wire_close(&root.wire);
 }
 
 static void test_pipeline(void)
@@ -359,7 +330,7 @@ static void test_pipeline(void)
     if (err == 0)
         err = vv_ninep_encode_request(&writer, &flush);
     tap_is_int(err, 0, "a thousand writes and a flush");
-    tap_is_int(send_bytes(&client, writer.ptr, writer.len), 0, "sent");
+    tap_is_int(wire_send(&client.wire, writer.ptr, writer.len), 0, "sent");
     vv_writer_done(&writer);
     int answered_count = 0;
     int write_at = -1, flush_at = -1;
@@ -382,7 +353,7 @@ static void test_pipeline(void)
                     &reply),
                0, "a new version");
     tap_is_int(clunk(&client, 2), -EBADF, "has no fids");
-    close_client(&client);
+    wire_close(&client.wire);
 }
 
 /* What a client sends until the server hangs up, or nothing more. */
@@ -391,7 +362,7 @@ static void send_noise(uint64_t seed)
     static struct client client;
     struct vv_volume noise = {.random = seed};
     if (start_session(&client, 1) < 0) {
-        close_client(&client);
+        wire_close(&client.wire);
         return;
     }
     for (int i = 0; i < 40; i++) {
@@ -406,13 +377,13 @@ static void send_noise(uint64_t seed)
         bytes[6] = 1;
         if (bytes[4] == VV_NINEP_TFLUSH)
             bytes[7] = (uint8_t)(i - 1);
-        if (send_bytes(&client, bytes, 7 + body_len) < 0)
+        if (wire_send(&client.wire, bytes, 7 + body_len) < 0)
             break;
         struct vv_ninep_reply reply;
         if (fake_random(&noise, 2) && receive(&client, &reply) < 0)
             break;
     }
-    close_client(&client);
+    wire_close(&client.wire);
 }
 
 static void test_hostile(void)
@@ -432,19 +403,19 @@ static void test_hostile(void)
     for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
         int err = open_client(&client);
         if (err == 0)
-            err = send_bytes(&client, bad[i].bytes, bad[i].len);
+            err = wire_send(&client.wire, bad[i].bytes, bad[i].len);
         tap_is_int(err, 0, "%s", bad[i].name);
         tap_is_int(receive(&client, &reply), -EPIPE, "ends the connection");
-        close_client(&client);
+        wire_close(&client.wire);
     }
     tap_is_int(open_client(&client), 0, "a client");
     tap_is_int(clunk(&client, 1), -EPROTO, "that sends no version is refused");
-    close_client(&client);
+    wire_close(&client.wire);
 
     for (uint64_t seed = 1; seed <= 150; seed++)
         send_noise(seed);
     tap_is_int(walk(&witness, 1, 9, NULL), 0, "the witness has not noticed");
-    close_client(&witness);
+    wire_close(&witness.wire);
 }
 
 /* A session in which the n-th allocation fails, n = 0, 1, ... The client uses none but its
@@ -459,7 +430,7 @@ static void test_no_memory(void)
         vv_format(name, sizeof(name), "memory%lld", (long long)n);
         vv_alloc_fail_at(n, false);
         err = session(&client, name);
-        close_client(&client);
+        wire_close(&client.wire);
         for (int i = 0; i < 100 && !vv_alloc_failed(); i++)
             vv_fiber_yield();
         n++;
@@ -507,7 +478,7 @@ static void run(void *arg)
     vv_ninep_close(ninep);
     struct vv_ninep_reply reply;
     tap_is_int(receive(&client, &reply), -EPIPE, "is cut off when the server closes");
-    close_client(&client);
+    wire_close(&client.wire);
     vv_fs_close(fs);
     fake_volume_free(volume);
     unlink(address + 5);
