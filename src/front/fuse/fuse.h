@@ -57,9 +57,10 @@ struct vv_fuse;
  * -EIO (libfuse could not mount and said why on standard error), -ENOMEM, -errno. */
 MUST_CHECK int vv_fuse_mount(struct vv_fs *fs, const struct vv_fuse_options *options,
                              struct vv_fuse **out_fuse);
-/* Unmount: politely first, so that the kernel writes back what it holds; when it is busy, the mount
- * is detached and goes on to be served until its users are gone or VV_FUSE_UNMOUNT_MAX_S is over,
- * then the connection is cut. Returns when no fiber of it runs any more. Suspends. NULL is fine. */
+/* Unmount: politely first, so that the kernel writes back what it holds; when it is busy, the kernel
+ * is made to write back, and then the connection is cut. Who may not do that detaches the mount and
+ * serves it until its users are gone or VV_FUSE_UNMOUNT_MAX_S is over; so is one that somebody else
+ * has detached. Returns when no fiber of it runs any more. Suspends. NULL is fine. */
 void vv_fuse_unmount(struct vv_fuse *fuse);
 /* The kernel has let the mount go. */
 bool vv_fuse_is_gone(const struct vv_fuse *fuse);
