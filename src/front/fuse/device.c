@@ -98,6 +98,19 @@ static bool is_ours(const struct vv_fuse_device *device)
     return device->number != 0 && device_at(device->mountpoint) == device->number;
 }
 
+/* libfuse takes away whatever is mounted in its place, unless the descriptor shows that the connection is gone. A pipe
+ * that nobody reads shows the same, and with it in its place the connection ends. */
+static int cut(const struct vv_fuse_device *device)
+{
+    int ends[2];
+    if (pipe2(ends, O_CLOEXEC) != 0)
+        return -errno;
+    close(ends[0]);
+    int err = dup3(ends[1], device->fd, O_CLOEXEC) < 0 ? -errno : 0;
+    close(ends[1]);
+    return err;
+}
+
 /* A comma would begin another mount option. */
 static void copy_source(char *out, size_t size, const char *source)
 {
@@ -147,9 +160,8 @@ int vv_fuse_device_open(struct vv_fuse_device *device, const struct vv_fuse_opti
 
 void vv_fuse_device_close(struct vv_fuse_device *device)
 {
-    /* Closes the descriptor, and detaches the mount if the kernel has not let it go yet. Otherwise destroying the
-     * session closes it. */
-    if (device->fd >= 0 && is_ours(device))
+    /* Closes the descriptor, and detaches the mount if the kernel has not let it go yet. */
+    if (device->fd >= 0 && (is_ours(device) || cut(device) == 0))
         fuse_session_unmount(device->session);
     if (device->session)
         fuse_session_destroy(device->session);
