@@ -22,7 +22,7 @@ struct vv_keeper {
     pthread_t thread;
     sem_t wake;
     bool has_thread; /* made when it is first needed */
-    bool has_failed; /* it could not be made */
+    bool has_failed; /* it could not be made, or would use up a quota of processor time */
     atomic_bool is_stopping;
     atomic_bool is_sleeping;
     atomic_uint_least64_t until_ns;
@@ -34,5 +34,9 @@ void vv_keeper_done(struct vv_keeper *keeper);
 /* Keep a processor awake until VV_KEEPER_NS after `now_ns`. A store, unless the thread sleeps: then it is woken. Does
  * nothing where there can be no such thread. */
 void vv_keeper_go_on(struct vv_keeper *keeper, uint64_t now_ns);
+
+/* Is processor time limited, by what a control group's cpu.max ("MICROSECONDS PERIOD" or "max PERIOD") or cpu.cfs_quota_us
+ * ("MICROSECONDS", -1 = none) says? */
+bool vv_keeper_is_quota(const char *text);
 
 #endif
