@@ -277,6 +277,8 @@ def changed_by(model, step):
     """The inodes that a step changes: of the file, and of the folders whose entries it changes. Before the step."""
     paths, kind = model.paths, step["do"]
     inodes = set()
+    if kind == "rename" and paths[step["path"]] == paths.get(step["to"]):
+        return inodes  # two names of one file, or one name: the kernel does nothing
     for path in (step.get("path"), step.get("to")):
         if path is None or kind in ("fsync", "fsyncdir"):
             continue
