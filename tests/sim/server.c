@@ -158,6 +158,12 @@ static void note_stats(struct server *server)
     facts->segments_deleted += stats.segments_deleted;
 }
 
+/* A successor may be started while the last operations end: then this one may find itself fenced. */
+static bool is_over_for(const struct server *server, int err)
+{
+    return err == -VV_ERR_FENCED && server->is_superseded;
+}
+
 static int close_all(struct server *server)
 {
     for (unsigned i = 0; i < server->world->owner_count; i++)
@@ -303,7 +309,7 @@ static void check_empty(struct server *server)
         vv_rt_sleep_ns(LAST_PAUSE_NS);
         is_done = is_empty(server, &stats, &err);
     }
-    if (is_done)
+    if (is_done || is_over_for(server, err))
         return;
     tell_leftovers(server);
     world_fail(server->world,
@@ -323,6 +329,8 @@ static void finish(struct server *server)
         vv_rt_sleep_ns(LAST_PAUSE_NS);
         err = vv_fs_sync(server->fs, 0);
     }
+    if (is_over_for(server, err))
+        return;
     if (err < 0 && world->mode->is_lawless)
         return; /* its journal is broken; the next one will see */
     if (err < 0)
@@ -357,7 +365,7 @@ void server_main(void *arg)
     }
     server->open_error = err;
     err = close_all(server);
-    if (server->has_ended_well && err < 0)
+    if (server->has_ended_well && err < 0 && !is_over_for(server, err))
         world_fail(world, "closing: %s", vv_err_text(err));
     server->stage = SERVER_ENDED;
 }
