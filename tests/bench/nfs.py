@@ -37,8 +37,8 @@ LINES = [door.Line(f"nfs-{work}" if work in ("readdirplus", "write-seq", "read-s
 CAUSES = {
     "nfs-write-seq": "LZ4 trying random bytes 9%, AES-256-GCM 8%, copying into extents 9%, out of the socket 8%, segments into the disk's cache 9%; the "
          "peer copies into its page cache",
-    "nfs-read-seq": "each byte is read from the store's file (kernel copy 8-12% of the samples), opened (AES-256-GCM, about 15%) and copied into the "
-        "socket (12%), in order on one reactor with a worker that has to be woken (about 10%); the peer copies its page cache once",
+    "nfs-read-seq": "opening what is stored (AES-256-GCM, 30% of the samples) and reading it from the store's file (20%) on workers, sending it "
+        "(30%) on the reactor; the peer sends its page cache",
     "nfs-read-4k-1": "what is not in the server's memory is a frame of 32 KiB, which is read (kernel copy 12% of the samples) and opened (AES-256-GCM, "
          "about 15%) whole; the peer copies 4 KiB of its page cache",
     "nfs-read-4k-32": "what is not in the server's memory is a frame of 32 KiB, which is read (kernel copy 12% of the samples) and opened (AES-256-GCM, "
