@@ -29,7 +29,9 @@ enum vv_wait { VV_WAIT_SLEEP, VV_WAIT_POLL, VV_WAIT_KEEP };
 #define VV_CHOICE_INTERVAL_GROWTH 3  /* so many times as many, */
 #define VV_CHOICE_INTERVAL_MAX 40000 /* at most these; the fewest again after one that was won, or a pause */
 #define VV_CHOICE_GAIN_PERCENT 10    /* less is no reason to change */
-#define VV_CHOICE_TRIAL_TIMES 3      /* a trial that takes so many times as long as usual is lost at once */
+#define VV_CHOICE_TRIAL_TIMES 3      /* a trial that takes so many times as long as usual is lost at once. After a single */
+#define VV_CHOICE_DEAR_NS 1000000u   /* sample of this length that way of waiting is left out */
+#define VV_CHOICE_LEFT_OUT_MAX 255   /* 1, 3, 7, ... times, pauses or not, at most these */
 
 struct vv_choice {
     enum vv_wait usual; /* what was best */
@@ -40,6 +42,8 @@ struct vv_choice {
     uint64_t sample_max_ns; /* longer ones count as this */
     uint64_t trial_ns;      /* what the trial has taken so far */
     uint64_t trial_max_ns;
+    uint32_t penalty[VV_WAITS];  /* how many trials were left out after the last one, which took too long */
+    uint32_t left_out[VV_WAITS]; /* how many still are */
     /* The latest, a ring: how often one was put in, and what. */
     uint32_t counts[VV_WAITS];
     uint32_t samples_ns[VV_WAITS][VV_CHOICE_SAMPLES];

@@ -84,6 +84,21 @@ static void test_terrible(void)
            SAMPLES_MANY);
 }
 
+/* Short bursts on a busy machine: each begins with trials, but not for ever with those that cost more than the burst. */
+static void test_bursts(void)
+{
+    struct run run = run_new();
+    struct machine machine = {{40000000, 12000, 12000}, 0, 0};
+    for (unsigned i = 0; i < 1000; i++) {
+        run_on(&run, &machine, 3000);
+        vv_choice_forget(&run.choice);
+    }
+    tap_is_int(run.choice.usual, VV_WAIT_POLL, "in short bursts, too, it polls");
+    tap_ok(run.taken[VV_WAIT_SLEEP] > 0 && run.taken[VV_WAIT_SLEEP] < 20,
+           "and soon does not try what cost much (slept %u times in 1000 bursts)", run.taken[VV_WAIT_SLEEP]);
+    tap_ok(run.taken[VV_WAIT_KEEP] > 1000, "while others are tried in each");
+}
+
 static void test_no_difference(void)
 {
     struct run run = run_new();
@@ -134,6 +149,7 @@ int main(void)
               VV_WAIT_SLEEP);
     test_best("waking is dear", (struct machine){{45000, 36000, 13000}, 9000, 20000}, VV_WAIT_KEEP);
     test_terrible();
+    test_bursts();
     test_no_difference();
     test_another_load();
     test_pause();
