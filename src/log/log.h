@@ -158,7 +158,8 @@ const struct vv_manifest *vv_log_manifest(const struct vv_log *log);
 bool vv_log_is_fenced(const struct vv_log *log);
 /* Remove manifests older than the confirmed one that are not pinned (14). Suspends. */
 MUST_CHECK int vv_log_remove_old_manifests(struct vv_log *log);
-/* Look whether a newer manifest exists that is not ours: then fenced. Suspends. */
+/* Look whether a newer manifest exists that is not ours: then fenced (-VV_ERR_FENCED, for good). For who
+ * finds that an object is gone which nobody else should have removed. Suspends. */
 MUST_CHECK int vv_log_check_fenced(struct vv_log *log);
 
 #endif

@@ -143,6 +143,14 @@ void vv_flush_fiber(void *arg)
     vv_volume_fiber_ended(volume);
 }
 
+/* A table that is gone was removed by who has taken the volume over (PROTOCOL 14). A server that
+ * commits nothing learns of it here; otherwise it would look for that table for ever. */
+static void look_for_successor(struct vv_volume *volume)
+{
+    if (vv_log_check_fenced(volume->log) == -VV_ERR_FENCED)
+        vv_volume_fence(volume);
+}
+
 void vv_compact_fiber(void *arg)
 {
     struct vv_volume *volume = arg;
@@ -158,6 +166,8 @@ void vv_compact_fiber(void *arg)
             vv_waitq_wake_all(&volume->idle);
             vv_waitq_wake_all(&volume->room);
         }
+        if (err == -ENOENT && !volume->is_abandoning)
+            look_for_successor(volume);
         if (err < 0 && !volume->is_fenced && !volume->is_abandoning && !volume->is_stopping) {
             vv_warn("volume", "compacting the metadata: %s; it is tried again", vv_err_text(err));
             vv_rt_sleep_ns(500 * VV_NS_PER_MS);

@@ -13,6 +13,7 @@
 
 #define ZOMBIE_OPS_MAX 60   /* of a server that was superseded, before it gives up */
 #define COMMON_PERMILLE 120 /* of the operations that are on common property */
+#define REST_NS (5 * VV_NS_PER_MS)
 #define LONG_PAUSE_PERMILLE 6
 #define LONG_PAUSE_NS (2500 * VV_NS_PER_MS)
 
@@ -188,7 +189,7 @@ static void think(struct world *world, struct rng *rng)
 static bool is_going_on(const struct server *server)
 {
     const struct world *world = server->world;
-    if (world->is_failed)
+    if (world->is_failed || server->is_silent)
         return false;
     if (server->is_superseded)
         return server->zombie_ops < ZOMBIE_OPS_MAX;
@@ -219,7 +220,13 @@ void client_main(void *arg)
     struct server *server = client->server;
     struct world *world = server->world;
     while (is_going_on(server)) {
+        if (server->is_resting) {
+            vv_rt_sleep_ns(REST_NS);
+            continue;
+        }
+        server->clients_going++;
         do_one(client);
+        server->clients_going--;
         if (server->is_superseded)
             server->zombie_ops++;
         else

@@ -171,6 +171,8 @@ static void begin_era(struct server *server, const size_t *counts)
     }
     if (err < 0)
         world_fail(world, "server %u: %s: %s", server->number, SHARED_DIR, vv_err_text(err));
+    world->is_left_behind = false;
+    snprintf(world->journal, sizeof(world->journal), "%s", server->journal);
     server->era = era_new(models, world->owner_count);
     era_unref(world->era);
     world->era = server->era;
@@ -242,6 +244,8 @@ int judge_state(struct server *server, bool is_exact)
         if (is_exact)
             history_acknowledge(&world->era->owners[i], world->era->owners[i].count);
     }
+    for (unsigned i = 0; i < world->owner_count && world->is_left_behind && !is_exact; i++)
+        world->era->owners[i].bound = 0;
     era_match(world->era, dumps);
     if (era_choose(world->era, counts, text, sizeof(text)) < 0) {
         explain(server, world->era, text);

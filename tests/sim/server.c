@@ -22,6 +22,7 @@
 #define RETRIES 30
 #define LAST_SYNCS 3
 #define PLAN_ROUNDS_MAX 3 /* of an operation */
+#define JOURNALS_MAX 100
 #define LAST_PAUSE_NS (6 * VV_NS_PER_S)
 
 /* ---- opening ---- */
@@ -68,16 +69,15 @@ static int create_volume(struct server *server)
     return err == -VV_ERR_VOLUME_EXISTS ? 0 : err;
 }
 
-static int open_volume(struct server *server)
+static int open_with_journal(struct server *server, const char *journal_path)
 {
     struct world *world = server->world;
     const struct mode *mode = world->mode;
     struct vv_volume_options options = {
         .store = server->store,
         .ring = world->ring,
-        .journal_path = !mode->has_journal ? NULL
-                        : mode->is_mem     ? "/journal"
-                                           : JOURNAL_PATH,
+        .journal_path = journal_path,
+        .is_abandoning_journal = mode->is_moving,
         .durability = mode->has_journal ? VV_DURABILITY_JOURNAL : VV_DURABILITY_BUCKET,
         .is_syncing_replay = !mode->is_mem,
         .memory_bytes = world->memory_bytes,
@@ -86,7 +86,39 @@ static int open_volume(struct server *server)
         .journal_file_bytes = 4 << 20,
         .segment_bytes = world->segment_bytes,
     };
-    TRY(vv_volume_open(&options, &server->volume));
+    return vv_volume_open(&options, &server->volume);
+}
+
+/* A machine's journal, which is put aside when the volume has been served with another one since and
+ * it still holds something. */
+static int open_moving(struct server *server)
+{
+    struct world *world = server->world;
+    unsigned machine = (unsigned)rng_below(&world->rng, 2);
+    char path[sizeof world->journal];
+    int err;
+    do {
+        snprintf(path, sizeof path, "/journal-%u-%u", machine, world->journals[machine]);
+        /* Before: it may be killed when it has claimed the volume. */
+        if (world->era && strcmp(path, world->journal) != 0)
+            world->is_left_behind = true;
+        err = open_with_journal(server, path);
+        if (err == -VV_ERR_JOURNAL)
+            world_note(world, "server %u puts %s aside", server->number, path);
+    } while (err == -VV_ERR_JOURNAL && ++world->journals[machine] < JOURNALS_MAX);
+    TRY(err);
+    snprintf(server->journal, sizeof server->journal, "%s", path);
+    return 0;
+}
+
+static int open_volume(struct server *server)
+{
+    const struct mode *mode = server->world->mode;
+    const char *path = mode->is_mem ? "/journal" : JOURNAL_PATH;
+    if (mode->is_moving)
+        TRY(open_moving(server));
+    else
+        TRY(open_with_journal(server, mode->has_journal ? path : NULL));
     TRY(vv_fs_open(server->volume, &server->fs));
     return vv_fs_replies_open(server->fs);
 }
@@ -139,6 +171,9 @@ static int open_all(struct server *server)
     world->facts.opens++;
     if (!world->era)
         TRY(make_roots(server));
+    /* What is found must not be the journal's alone: the next server may be on the other machine. */
+    if (world->mode->is_moving)
+        TRY(vv_volume_settle(server->volume));
     return server->is_reader ? 0 : ballast_fill(server);
 }
 
@@ -239,6 +274,27 @@ static void manifest_main(void *arg)
     server->clients_running--;
 }
 
+/* Flushes and, for there are many, compactions, with nothing else under way. */
+static void settle_main(void *arg)
+{
+    struct server *server = arg;
+    const struct world *world = server->world;
+    struct rng rng = {world->options.seed ^ (server->number + 1) * 0xbf58476d1ce4e5b9ull};
+    while (server->clients_running > 1) {
+        vv_rt_sleep_ns(rng_log_between(&rng, 50, 1000) * VV_NS_PER_MS);
+        if (server->clients_running <= 1 || world->is_failed)
+            continue;
+        server->is_resting = true;
+        while (server->clients_going > 0 && !world->is_failed)
+            vv_rt_sleep_ns(POLL_NS);
+        int err = vv_volume_settle(server->volume);
+        if (err < 0 && err != -VV_ERR_STOPPED && !world_excuses(server, err))
+            world_fail(server->world, "server %u settles: %s", server->number, vv_err_text(err));
+        server->is_resting = false;
+    }
+    server->clients_running--;
+}
+
 static void serve(struct server *server)
 {
     struct world *world = server->world;
@@ -256,9 +312,10 @@ static void serve(struct server *server)
         if (vv_fiber_start(ballast_main, server, "ballast") < 0)
             server->clients_running--;
     }
-    if (world->options.seed % 2 == 0 && !world->is_failed) {
+    bool is_settling = world->mode->is_settling;
+    if ((is_settling || world->options.seed % 2 == 0) && !world->is_failed) {
         server->clients_running++;
-        if (vv_fiber_start(manifest_main, server, "manifests") < 0)
+        if (vv_fiber_start(is_settling ? settle_main : manifest_main, server, "manifests") < 0)
             server->clients_running--;
     }
     while (server->clients_running > 0)

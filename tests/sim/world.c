@@ -17,6 +17,12 @@
 #define OPENING_STEPS 900 /* fiber switches of an opening, about */
 #define SERVING_STEPS 1200
 #define TWIN_PERMILLE 300
+#define CLUSTERED 4                   /* times as many crashes */
+#define CLUSTERED_PERMILLE 600        /* of them come soon after the one before */
+#define CLUSTERED_OPS_MAX 60          /* within so many operations */
+#define CLUSTERED_KILLS_ROUNDS_MAX 30 /* servers that may die while they open */
+#define TURNS_MAX 20                  /* with those that die while they open, below ROUNDS_MAX */
+#define REST_WAIT_NS (3 * VV_NS_PER_S)
 
 /* ---- failures ---- */
 
@@ -50,6 +56,9 @@ bool world_excuses(const struct server *server, int err)
     const struct mode *mode = world->mode;
     if (err == -VV_ERR_FENCED)
         return server->is_superseded;
+    /* What it reads may have been removed by who has taken over. */
+    if ((err == -ENOENT || err == -EIO) && server->is_superseded)
+        return true;
     if (world->is_calm)
         return false;
     if (err == -EIO || err == -ETIMEDOUT || err == -VV_ERR_UNKNOWN)
@@ -202,8 +211,19 @@ static void cut_power(struct world *world)
 
 static bool is_turn_due(const struct world *world)
 {
-    return world->turns_done < world->options.crashes &&
+    return world->turns_done < world->turn_count &&
            world->ops_done >= world->turns[world->turns_done];
+}
+
+/* The clients of a server that is settling now never go on: it has nothing to commit, and does not
+ * learn so that others have taken over. */
+static void silence(struct server *server)
+{
+    uint64_t until = vv_rt_now_ns() + REST_WAIT_NS;
+    while (vv_sim_process_is_alive(server->process) && !server->is_resting &&
+           vv_rt_now_ns() < until)
+        vv_rt_sleep_ns(POLL_NS);
+    server->is_silent = server->is_resting;
 }
 
 /* A turn of a racing world: the successor comes while the old one serves, perhaps with a rival.
@@ -215,6 +235,10 @@ static bool race(struct world *world, struct server *server)
         return false;
     }
     world->facts.races++;
+    if (world->mode->is_settling && rng_chance(&world->rng, 800))
+        silence(server);
+    if (world->is_calm)
+        return false; /* it finishes */
     if (rng_chance(&world->rng, 400))
         vv_sim_process_kill_after(server->process, 1 + rng_below(&world->rng, 6000));
     return true;
@@ -226,7 +250,8 @@ static void supervise(struct world *world, struct server *server)
     while (!world->is_failed && vv_sim_process_is_alive(server->process)) {
         vv_rt_sleep_ns(POLL_NS);
         weather(world);
-        bool is_due = server->stage == SERVER_SERVING && is_turn_due(world);
+        /* Not of one that finishes: what it does then must succeed. */
+        bool is_due = server->stage == SERVER_SERVING && !world->is_calm && is_turn_due(world);
         if (!is_due || !vv_sim_process_is_alive(server->process))
             continue;
         world->turns_done++;
@@ -309,6 +334,19 @@ static int make_world(struct world *world)
     return world->mode->is_mem ? vv_store_backend_new(&world->backend) : 0;
 }
 
+static void kill_while_opening(struct world *world, const struct server *server, unsigned round)
+{
+    if (world->turns_done == 0)
+        return;
+    if (world->mode->is_clustered && round < CLUSTERED_KILLS_ROUNDS_MAX) {
+        if (rng_chance(&world->rng, CLUSTERED_PERMILLE))
+            vv_sim_process_kill_after(server->process,
+                                      rng_log_between(&world->rng, 1, OPENING_STEPS));
+    } else if (rng_chance(&world->rng, OPENING_KILL_PERMILLE) && round < 20) {
+        vv_sim_process_kill_after(server->process, 1 + rng_below(&world->rng, OPENING_STEPS));
+    }
+}
+
 static void run_servers(struct world *world)
 {
     bool is_over = false;
@@ -322,8 +360,7 @@ static void run_servers(struct world *world)
             rng_chance(&world->rng, TWIN_PERMILLE))
             contest(world);
         struct server *server = start_server(world, false, false);
-        if (rng_chance(&world->rng, OPENING_KILL_PERMILLE) && world->turns_done > 0 && round < 20)
-            vv_sim_process_kill_after(server->process, 1 + rng_below(&world->rng, OPENING_STEPS));
+        kill_while_opening(world, server, round);
         supervise(world, server);
         is_over = server->has_ended_well;
     }
@@ -367,6 +404,23 @@ static void *checked(void *ptr)
     return ptr;
 }
 
+static void draw_turns(struct world *world)
+{
+    struct rng *rng = &world->rng;
+    bool is_clustered = world->mode->is_clustered;
+    world->turn_count = world->options.crashes * (is_clustered ? CLUSTERED : 1);
+    if (world->turn_count > TURNS_MAX)
+        world->turn_count = TURNS_MAX;
+    world->turns = checked(calloc(world->turn_count + 1, sizeof(*world->turns)));
+    for (unsigned i = 0; i < world->turn_count; i++) {
+        bool is_soon = is_clustered && i > 0 && rng_chance(rng, CLUSTERED_PERMILLE);
+        world->turns[i] = is_soon ? world->turns[i - 1] +
+                                        (unsigned)rng_log_between(rng, 1, CLUSTERED_OPS_MAX)
+                                  : (unsigned)rng_below(rng, world->options.ops);
+    }
+    qsort(world->turns, world->turn_count, sizeof(*world->turns), by_number);
+}
+
 /* All that the seed decides before anything runs. */
 static void draw_world(struct world *world)
 {
@@ -392,10 +446,7 @@ static void draw_world(struct world *world)
         world->settings.compression = VV_COMPRESSION_LZ4;
     }
     world->plan = world->mode->plan;
-    world->turns = checked(calloc(world->options.crashes + 1, sizeof(*world->turns)));
-    for (unsigned i = 0; i < world->options.crashes; i++)
-        world->turns[i] = (unsigned)rng_below(rng, world->options.ops);
-    qsort(world->turns, world->options.crashes, sizeof(*world->turns), by_number);
+    draw_turns(world);
     for (unsigned i = 0; i < world->owner_count; i++) {
         struct generator *generator = &world->generators[i];
         *generator = (struct generator){.rng = {rng_next(rng)},

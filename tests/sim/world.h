@@ -35,6 +35,12 @@ struct mode {
     bool has_journal;        /* and durability is the journal's */
     bool has_cache;          /* a disk cache on the disk, in front of a mem store */
     bool is_racing;          /* the next server opens while the one before serves */
+    bool is_settling;        /* servers flush again and again while their clients rest; of racing
+                              * ones, successors come then, and the clients never go on */
+    bool is_moving;          /* a server is on one of two machines, each with its own journal;
+                              * on another one it goes on without what only the journal has */
+    bool is_clustered;       /* CLUSTERED times as many crashes, most soon after another one, and
+                              * many while opening */
     bool is_lawless;         /* a server may fail for good without a crash (disk errors) */
     unsigned power_permille; /* of the crashes that are power cuts too */
     struct vv_store_fault_plan plan;  /* of a mem store */
@@ -65,6 +71,7 @@ struct server {
     unsigned number;
     int process;
     enum server_stage stage;
+    char journal[32]; /* of a moving world: the one it opened with */
     int open_error;
     bool is_superseded;  /* another one has begun to open since, or at the same time: being
                           * fenced is right, and it ends after a few operations */
@@ -75,6 +82,9 @@ struct server {
     unsigned zombie_ops; /* done while superseded */
     struct era *era;     /* what its clients do; NULL before it serves */
     bool is_common_busy;
+    bool is_resting;        /* its clients do nothing, for it settles */
+    bool is_silent;         /* ... and never will again */
+    unsigned clients_going; /* between two rests */
     struct vv_store *store, *fault;
     struct vv_disk *cache;
     struct vv_volume *volume;
@@ -139,7 +149,11 @@ struct world {
     struct server *servers[SERVERS_MAX];
     unsigned server_count;
     unsigned *turns; /* when, in operations done, the next server's turn comes; ascending */
-    unsigned turns_done;
+    unsigned turn_count, turns_done;
+    unsigned journals[2]; /* a moving world: the number of each machine's journal at hand */
+    char journal[32];     /* ... the one that the newest era's server had, */
+    bool is_left_behind;  /* ... and whether another one has been used since: then what was
+                           * acknowledged may be lost with it */
     bool is_failed;
     char failure[4096];
     struct world_facts facts;
