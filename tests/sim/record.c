@@ -24,6 +24,7 @@ struct recorder {
     struct vv_segment_id *durable; /* open addressing; epoch 0 = free */
     size_t durable_count;
     uint64_t logs, references;
+    uint64_t newest_manifest; /* known to have been put */
     char fault[400];
 };
 
@@ -31,6 +32,8 @@ struct recorded {
     struct vv_store store;
     struct vv_store *inner;
     struct recorder *recorder;
+    struct vv_manifest manifest; /* the last that this server can have confirmed */
+    bool is_unsure;              /* ... or a later one whose answer was lost */
 };
 
 struct recorder *recorder_new(const struct vv_keyring *ring)
@@ -180,6 +183,43 @@ static void look_at_log(struct recorder *recorder, const char *name, const struc
     free(object);
 }
 
+/* ---- deletion ---- */
+
+/* A manifest has been put. It can count as confirmed only if no higher one is there: LIST would show
+ * that (PROTOCOL 13). What it lists is what this server must not delete (14). */
+static void note_manifest(struct recorded *self, const char *name, const struct iovec *iov, int count,
+                          int err)
+{
+    struct recorder *recorder = self->recorder;
+    struct vv_manifest manifest;
+    uint64_t number;
+    if (!recorder->ring || count != 1 || vv_manifest_name_parse(name, &number) < 0)
+        return;
+    self->is_unsure = err < 0;
+    if (err < 0 || number < recorder->newest_manifest ||
+        vv_manifest_decode(recorder->ring, number, iov->iov_base, iov->iov_len, &manifest) < 0)
+        return;
+    recorder->newest_manifest = number;
+    vv_manifest_done(&self->manifest);
+    self->manifest = manifest;
+}
+
+static void look_at_removal(struct recorded *self, const char *name)
+{
+    struct recorder *recorder = self->recorder;
+    uint64_t epoch;
+    uint64_t counter;
+    if (self->is_unsure || recorder->fault[0] || vv_table_name_parse(name, &epoch, &counter) < 0)
+        return;
+    for (size_t i = 0; i < self->manifest.table_count; i++) {
+        const struct vv_table_ref *table = &self->manifest.tables[i];
+        if (table->epoch == epoch && table->counter == counter)
+            snprintf(recorder->fault, sizeof(recorder->fault),
+                     "%s is removed by a server whose last confirmed manifest, %" PRIu64 ", lists it",
+                     name, self->manifest.number);
+    }
+}
+
 /* ---- the store ---- */
 
 /* The request's number: the array may move while it is under way. */
@@ -226,6 +266,7 @@ static int recorded_put(struct vv_store *store, const char *name, const struct i
     /* What is there already is durable, too. */
     if (err == 0 || err == -EEXIST)
         note_durable(self->recorder, name);
+    note_manifest(self, name, iov, count, err);
     return err;
 }
 
@@ -255,6 +296,7 @@ static ssize_t recorded_list(struct vv_store *store, const char *prefix, const c
 static int recorded_remove(struct vv_store *store, const char *name)
 {
     struct recorded *self = recorded_of(store);
+    look_at_removal(self, name);
     size_t number = begin(self->recorder, REQUEST_REMOVE, name, 0, 0);
     return (int)end(self->recorder, number, vv_store_remove(self->inner, name));
 }
@@ -275,6 +317,7 @@ static void recorded_close(struct vv_store *store)
 {
     struct recorded *self = recorded_of(store);
     vv_store_close(self->inner);
+    vv_manifest_done(&self->manifest);
     vv_free(self);
 }
 

@@ -1,5 +1,6 @@
 /* A store wrapper that records every request, and proves the order of uploads: when the put of a
- * log object begins, every data segment that its batch refers to is durable already (PROTOCOL 11).
+ * log object begins, every data segment that its batch refers to is durable already (PROTOCOL 11); and
+ * no table is removed that the last manifest lists which its remover can have confirmed (13, 14).
  * What it knows is plain malloc and outlives processes; several stores may share one recorder. */
 #ifndef SIM_RECORD_H
 #define SIM_RECORD_H

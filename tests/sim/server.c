@@ -402,6 +402,10 @@ static void finish(struct server *server)
         if (!world->is_failed && ballast_remove(server) == 0)
             check_empty(server);
     }
+    /* It may be killed yet, and the last one be on the other machine. */
+    err = world->mode->is_moving && !world->is_failed ? vv_volume_settle(server->volume) : 0;
+    if (err < 0)
+        world_fail(world, "the last settling: %s", vv_err_text(err));
     server->has_ended_well = !world->is_failed;
 }
 
