@@ -4,14 +4,12 @@
 #include <string.h>
 
 /* How much quicker each has to be for its processor time, in percent of the time. */
-static const uint64_t handicap_percent[VV_WAITS] = {
-    [VV_WAIT_SLEEP] = 100, [VV_WAIT_POLL] = 105, [VV_WAIT_KEEP] = 120};
+static const uint64_t handicap_percent[VV_WAITS] = {[VV_WAIT_POLL] = 100, [VV_WAIT_KEEP] = 115};
 
 void vv_choice_init(struct vv_choice *choice, uint64_t sample_max_ns)
 {
     *choice = (struct vv_choice){.usual = VV_WAIT_POLL,
                                  .now = VV_WAIT_POLL,
-                                 .next = VV_WAIT_KEEP,
                                  .interval = VV_CHOICE_INTERVAL_MIN,
                                  .sample_max_ns = sample_max_ns};
 }
@@ -31,32 +29,10 @@ static uint64_t median_ns(const struct vv_choice *choice, enum vv_wait wait)
     return sorted[VV_CHOICE_SAMPLES / 2];
 }
 
-static enum vv_wait following(enum vv_wait wait)
-{
-    return (wait + VV_WAITS - 1) % VV_WAITS;
-}
-
-/* Whose turn it is; the usual one if nobody's. */
-static enum vv_wait take_turn(struct vv_choice *choice)
-{
-    for (unsigned i = 0; i < VV_WAITS; i++) {
-        enum vv_wait wait = choice->next;
-        choice->next = following(wait);
-        if (wait == choice->usual)
-            continue;
-        if (choice->left_out[wait] == 0)
-            return wait;
-        choice->left_out[wait]--;
-    }
-    return choice->usual;
-}
-
 static void begin_trial(struct vv_choice *choice)
 {
+    choice->now = choice->usual == VV_WAIT_POLL ? VV_WAIT_KEEP : VV_WAIT_POLL;
     choice->since = 0;
-    choice->now = take_turn(choice);
-    if (choice->now == choice->usual)
-        return;
     choice->counts[choice->now] = 0;
     choice->trial_ns = 0;
     choice->trial_max_ns = median_ns(choice, choice->usual) * VV_CHOICE_TRIAL_TIMES *
@@ -72,22 +48,8 @@ static void lose_trial(struct vv_choice *choice)
         choice->interval = VV_CHOICE_INTERVAL_MAX;
 }
 
-/* One sample of it may cost more than all the others: on a busy machine, who sleeps gets no processor for long. */
-static void break_off_trial(struct vv_choice *choice, uint64_t sample_ns)
-{
-    if (sample_ns < VV_CHOICE_DEAR_NS) {
-        lose_trial(choice);
-        return;
-    }
-    uint32_t *penalty = &choice->penalty[choice->now];
-    *penalty = 2 * *penalty + 1 < VV_CHOICE_LEFT_OUT_MAX ? 2 * *penalty + 1 : VV_CHOICE_LEFT_OUT_MAX;
-    choice->left_out[choice->now] = *penalty;
-    lose_trial(choice);
-}
-
 static void end_trial(struct vv_choice *choice)
 {
-    choice->penalty[choice->now] = 0;
     uint64_t tried = median_ns(choice, choice->now) * handicap_percent[choice->now];
     uint64_t usual = median_ns(choice, choice->usual) * handicap_percent[choice->usual];
     if (tried * 100 >= usual * (100 - VV_CHOICE_GAIN_PERCENT)) {
@@ -105,7 +67,7 @@ void vv_choice_note(struct vv_choice *choice, uint64_t ns)
     choice->since++;
     choice->trial_ns += ns;
     if (is_trying && choice->trial_ns > choice->trial_max_ns) {
-        break_off_trial(choice, ns);
+        lose_trial(choice);
         return;
     }
     if (choice->since <= VV_CHOICE_SKIPPED)

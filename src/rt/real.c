@@ -240,12 +240,11 @@ static void wait_for_event(struct vv_real *real)
     uint64_t timer_ns = vv_timer_heap_next(&real->base.timers);
     /* Who will not poll anyway sees with the sleep what is there already. */
     bool is_polling = vv_spin_begin(&real->spin, from_ns) > from_ns;
-    is_polling = is_polling && real->choice.now != VV_WAIT_SLEEP;
     if (is_polling && real->choice.now == VV_WAIT_KEEP)
         vv_keeper_go_on(&real->keeper, from_ns);
     if (timer_ns <= from_ns || (is_polling && poll_descriptors(real, 0) > 0))
         return;
-    bool is_met = is_polling && spin(real, from_ns);
+    bool is_met = spin(real, from_ns);
     uint64_t now_ns = vv_real_now_ns(NULL);
     vv_spin_go_on(&real->spin, now_ns);
     if (is_met) {
@@ -272,12 +271,6 @@ static void run_fibers(struct vv_real *real)
     }
 }
 
-static const char *wait_text(enum vv_wait wait)
-{
-    static const char *const texts[VV_WAITS] = {"sleeping", "polling", "polling, with a processor kept awake"};
-    return texts[wait];
-}
-
 /* A wait was over at `now_ns`. */
 static void note_wait(struct vv_real *real, uint64_t now_ns)
 {
@@ -291,7 +284,7 @@ static void note_wait(struct vv_real *real, uint64_t now_ns)
     else
         vv_choice_note(&real->choice, cycle_ns / real->resumed_count);
     if (real->choice.usual != usual)
-        vv_debug("rt", "waiting for events by %s is better now", wait_text(real->choice.usual));
+        vv_debug("rt", "a processor is %s", usual == VV_WAIT_POLL ? "kept awake" : "not kept awake any more");
     real->waited_ns = now_ns;
     real->resumed_count = 0;
 }

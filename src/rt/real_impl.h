@@ -121,7 +121,7 @@ struct vv_real {
     struct vv_signals signals;
     int wake_fd;
     struct vv_spin spin;
-    struct vv_choice choice; /* how to wait, when spin.max_ns allows more than sleeping */
+    struct vv_choice choice; /* how to wait, when spin.max_ns allows polling */
     struct vv_keeper keeper;
     uint64_t waited_ns;   /* when the last wait that is a sample was over */
     size_t resumed_count; /* fibers run since */
