@@ -31,7 +31,7 @@
 #include "segment/segment.h"
 #include "store/store.h"
 
-#define VV_LOG_REPLAY_PARALLEL 16 /* log objects fetched at once during replay */
+#define VV_LOG_REPLAY_PARALLEL 32 /* log objects fetched at once during replay */
 /* Log objects of a writer under way at once; further puts wait. An opener that finds an object so
  * far above a free sequence, or a fence above one, knows that an object was lost. */
 #define VV_LOG_WINDOW_MAX 64

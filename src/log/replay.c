@@ -10,7 +10,7 @@
 
 /* The first request fetches this much of an object: all of a small one. Of a larger one, the footer
  * and the batch follow; the data frames before the batch are not fetched. */
-#define PREFIX_BYTES (256u << 10)
+#define PREFIX_BYTES (128u << 10)
 /* Bytes of batches in flight, beyond prefixes and the batch that is given next. Larger ones are
  * fetched when it is their turn. */
 #define AHEAD_BYTES_MAX (12u << 20)

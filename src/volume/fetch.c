@@ -106,6 +106,7 @@ struct group {
     struct vv_waitq sealer_came;
     uint32_t start; /* in the object, of `sealed` */
     uint8_t *sealed;
+    size_t charge; /* of the cache's budget, for `sealed` */
     uint8_t **plain; /* per part, made by open_frames; NULL for one opened in place */
     size_t *plain_len;
     int err;
@@ -216,8 +217,14 @@ static int group_get(struct group *group, size_t len)
     group->sealed = vv_alloc(len);
     if (group->sealed == NULL)
         return -ENOMEM;
+    group->charge = len;
+    vv_budget_charge(&volume->cache_budget, group->charge); /* others make room for it */
     uint64_t begun_ns = vv_rt_now_ns();
     ssize_t got = vv_store_get(volume->store, name, group->sealed, len, group->start);
+    if (got >= 0 && volume->failed_reads > 0) {
+        vv_info("volume", "the store answers reads again, after %u that failed", volume->failed_reads);
+        volume->failed_reads = 0;
+    }
     TRY(got);
     if ((size_t)got != len)
         return -VV_ERR_CORRUPT;
@@ -244,6 +251,11 @@ static int group_load(struct group *group)
 static void group_report(const struct group *group, int err)
 {
     const struct vv_read_part *part = group->parts[group->bad];
+    struct vv_volume *volume = group->fetch->volume;
+    bool is_away = err == -EIO || err == -EAGAIN || err == -ETIMEDOUT || err == -VV_ERR_UNKNOWN;
+    /* A store that is away is said once. */
+    if (is_away && volume->failed_reads++ > 0)
+        return;
     char name[VV_STORE_NAME_MAX + 1];
     vv_segment_name(&part->loc.segment, name, sizeof name);
     vv_error("volume", "reading object %s, offset %u (data id %llu, extent %llu): %s", name,
@@ -288,6 +300,7 @@ static void group_run(void *arg)
     group->err = err;
     vv_block_unref(group->sealer_block);
     vv_free(group->sealed);
+    vv_budget_release(&fetch->volume->cache_budget, group->charge);
     vv_free(group->plain);
     vv_free(group->plain_len);
     if (--fetch->running == 0)

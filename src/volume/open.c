@@ -54,10 +54,15 @@ static void init_queues(struct vv_volume *volume)
 static void on_store_state(void *arg, int err)
 {
     struct vv_volume *volume = arg;
+    /* One line when it goes and one when it is back, not one for each request. */
     if (err == 0 && volume->store_error != 0)
-        vv_info("volume", "the store answers again");
-    if (err < 0 && volume->store_error != err)
+        vv_info("volume", "the store answers again, after %u failed tries in %.1f s",
+                volume->store_error_tries,
+                (double)(vv_rt_now_ns() - volume->store_error_ns) / (double)VV_NS_PER_S);
+    if (err < 0 && volume->store_error == 0) {
         vv_warn("volume", "the store: %s; it is tried again", vv_err_text(err));
+        volume->store_error_ns = vv_rt_now_ns();
+    }
     volume->store_error = err;
     volume->store_error_tries = err == 0 ? 0 : volume->store_error_tries + 1;
     vv_waitq_wake_all(&volume->durable);

@@ -225,6 +225,8 @@ struct vv_volume {
     unsigned gathered_boundaries;   /* ... and how many of them are boundaries */
     int store_error;
     unsigned store_error_tries; /* failed tries since the last success */
+    uint64_t store_error_ns;    /* when the first of them was */
+    unsigned failed_reads;      /* since the last that succeeded */
 
     unsigned units_under_way;
     uint64_t unit_ordinal, unit_turn, confirm_turn;

@@ -4,7 +4,7 @@
 # each restart must be a prefix of the history that holds everything fsynced, and fsck must find nothing. KILLS says how
 # often (50), KILL_SEED which loads. s3_kill.sh runs it
 # with other stores: STORE names one (s3_lib.sh), DURABILITY is bucket, journal or mixed, LOAD_S the seconds of load before
-# each kill, PLAN what a proxy before the store does meanwhile.
+# each kill, CACHE=1 adds a disk cache that outlives the kills, PLAN what a proxy before the store does meanwhile.
 . tests/it/lib.sh
 . tests/it/s3_lib.sh
 need_fuse
@@ -13,6 +13,8 @@ make_volume
 KILLS=${KILLS:-50}
 DURABILITY=${DURABILITY:-mixed}
 [ -z "${PLAN:-}" ] || plan "$PLAN"
+CACHE_OPTIONS=()
+[ -z "${CACHE:-}" ] || CACHE_OPTIONS=(--cache "$T/cache" --cache-size 64M)
 SEED=${KILL_SEED:-0}
 bad=0
 steps=0
@@ -23,7 +25,7 @@ for round in $(seq "$KILLS"); do
     [ $((round % 2)) = 0 ] && memory=16M
     durability=$DURABILITY
     [ "$DURABILITY" = mixed ] && durability=journal && [ $((round % 5)) = 0 ] && durability=bucket
-    serve --mount "$T/mnt" --memory $memory --durability $durability || { bad=$((bad + 1)); break; }
+    serve --mount "$T/mnt" --memory $memory --durability $durability "${CACHE_OPTIONS[@]}" || { bad=$((bad + 1)); break; }
     rm -f "$T/history"
     loads=(mixed syncs renames)
     load=${loads[$((round % 3))]}
@@ -35,7 +37,7 @@ for round in $(seq "$KILLS"); do
     crash
     wait $loader
     steps=$((steps + $(grep -c done "$T/history")))
-    serve --mount "$T/mnt" --memory $memory --durability $durability || { bad=$((bad + 1)); break; }
+    serve --mount "$T/mnt" --memory $memory --durability $durability "${CACHE_OPTIONS[@]}" || { bad=$((bad + 1)); break; }
     if ! python3 tests/it/kill.py check "$T/mnt" "$T/history" 0 "$T/state" >"$T/state.new" 2>"$T/why"; then
         echo "# round $round, $load: $(cat "$T/why")"
         bad=$((bad + 1))
