@@ -2,7 +2,7 @@
 """posix.py MOUNT PART...: what a mount alone owes to POSIX and Linux, by system calls. Prints TAP.
 
 Parts: "before" leaves a file handle in MOUNT/handles, which "after" opens when the server was restarted; "kernel",
-locks where no other door has any; "relatime", "noatime" and "strictatime", as the server was told.
+locks that the kernel keeps; "relatime", "noatime" and "strictatime", as the server was told.
 """
 import ctypes
 import errno
@@ -159,7 +159,7 @@ class Posix:
         os.close(watch)
 
     def kernel(self):
-        """No other door has locks: the kernel keeps them, and lists them (as generic/504)."""
+        """The kernel keeps them, and lists them (as generic/504)."""
         os.makedirs(self.dir, exist_ok=True)
         self.test_ofd_locks()
         self.test_process_locks()

@@ -1,7 +1,7 @@
 #!/bin/bash
 # What a mount owes to POSIX and Linux beyond what the doors' tests ask: locks of open file descriptions, file handles (also
 # over a restart), setgid and ACLs, ctime, direct writes beside the page cache, access times; and locks once more where
-# the kernel keeps them, since no other door has any.
+# the kernel keeps them.
 . tests/it/lib.sh
 need_fuse
 make_volume
@@ -13,9 +13,9 @@ posix() {
     tap "$name" timeout 120 python3 tests/it/posix.py "$T/mnt" $parts
     check "stop" stop
 }
-posix "a mount beside a 9P door" before --9p "unix:$T/9p"
-[ "$(id -u)" != 0 ] || posix "after a restart" after --9p "unix:$T/9p"
-posix "a mount alone" "kernel relatime"
+posix "a mount" before
+[ "$(id -u)" != 0 ] || posix "after a restart" after
+posix "locks in the kernel" "kernel relatime" --local-locks
 posix "access times: never" noatime --atime noatime
 posix "access times: always" strictatime --atime strictatime
 check "fsck finds nothing" "$V" fsck "$T/vol" --key-file "$T/key" --data --quiet
