@@ -52,7 +52,11 @@ static void serve_job(void *arg)
 
 static int start_job(struct toy_job *job, struct vv_conn *conn)
 {
-    TRY(vv_job_begin(&job->base, conn, job->len));
+    int err = vv_job_begin(&job->base, conn, job->len);
+    if (err < 0) {
+        vv_free(job);
+        return err;
+    }
     if (job->kind == ECHO || job->kind == FILL) {
         job->data = vv_buffer_new(&memory, job->len);
         if (!job->data) {
@@ -90,11 +94,7 @@ static int read_one(struct vv_conn *conn)
         return -ENOMEM;
     struct vv_writer writer = vv_writer_of(job->head, sizeof(job->head));
     vv_writer_be32(&writer, head.number);
-    unsigned before = conn->request_count;
-    int result = start_job(job, conn);
-    if (result == -VV_ERR_STOPPED && conn->request_count == before)
-        vv_free(job);
-    return result;
+    return start_job(job, conn);
 }
 
 static int serve(struct vv_conn *conn)
