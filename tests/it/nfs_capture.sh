@@ -1,4 +1,5 @@
 #!/bin/bash
+# run-tests: 12 s, alone
 # A capture of NFS: WRITE says UNSTABLE when it is, and COMMIT is not answered before the store, or
 # the journal, has acknowledged.
 . tests/it/lib.sh
