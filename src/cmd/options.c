@@ -35,7 +35,6 @@ enum option {
     CIPHER,
     ATIME,
     NO_CACHE,
-    NO_POLL,
     WRITEBACK,
     LOCAL_LOCKS,
     READ_ONLY,
@@ -104,7 +103,6 @@ static const struct {
     {ATIME, SERVE, "atime", "WHEN",
      "reading sets access times: relatime (default), noatime (never) or strictatime (always)"},
     {NO_CACHE, SERVE, "no-cache", NULL, "the kernel asks for names and attributes each time"},
-    {NO_POLL, SERVE, "no-poll", NULL, "sleep at once when there is nothing to do: less processor time, slower answers"},
     {WRITEBACK, SERVE, "writeback", NULL, "the kernel gathers small writes: only if nothing else writes"},
     {LOCAL_LOCKS, SERVE, "local-locks", NULL, "the kernel keeps locks and lists them: only if nothing else locks"},
     {READ_ONLY, SERVE, "read-only", NULL, "serve the last durable state, change nothing"},
@@ -365,7 +363,6 @@ static void set_flag(struct vv_options *options, enum option option)
     switch (option) {
     case NFS_REGISTER: options->is_nfs_registering = true; break;
     case NO_CACHE: options->is_no_cache = true; break;
-    case NO_POLL: options->is_no_poll = true; break;
     case WRITEBACK: options->is_writeback = true; break;
     case LOCAL_LOCKS: options->is_locking_locally = true; break;
     case READ_ONLY: options->is_read_only = true; break;

@@ -68,7 +68,7 @@ struct vv_options {
     enum vv_atime atime;
     struct vv_seal_settings settings;
     bool is_cipher_set, is_compression_set;
-    bool is_json, is_no_cache, is_no_poll, is_writeback, is_abandoning_journal, is_checking_data;
+    bool is_json, is_no_cache, is_writeback, is_abandoning_journal, is_checking_data;
     bool is_locking_locally;
     bool is_read_only, is_allowing_other, is_quiet, is_verbose, is_help;
     struct vv_s3_words s3;

@@ -9,16 +9,12 @@
 #include <unistd.h>
 
 #include "base/alloc.h"
-#include "base/log.h"
 
 #define EVENTS_MAX 64
 /* While fibers are runnable, descriptors and timers are looked at this often. */
 #define POLL_INTERVAL_NS 20000ull
 /* How long the first sleep after work lasts at most when stacks are left to be freed. */
 #define TRIM_DELAY_NS VV_NS_PER_S
-/* A wait of this length says nothing about how to wait; and a pause of this length ends what was learnt. */
-#define SAMPLE_MAX_NS (2 * VV_NS_PER_MS)
-#define PAUSE_NS (200 * VV_NS_PER_MS)
 /* Looks at the inbox between two looks at the descriptors. */
 #define INBOX_LOOKS 16
 
@@ -240,8 +236,6 @@ static void wait_for_event(struct vv_real *real)
     uint64_t timer_ns = vv_timer_heap_next(&real->base.timers);
     /* Who will not poll anyway sees with the sleep what is there already. */
     bool is_polling = vv_spin_begin(&real->spin, from_ns) > from_ns;
-    if (is_polling && real->choice.now == VV_WAIT_KEEP)
-        vv_keeper_go_on(&real->keeper, from_ns);
     if (timer_ns <= from_ns || (is_polling && poll_descriptors(real, 0) > 0))
         return;
     bool is_met = spin(real, from_ns);
@@ -259,10 +253,8 @@ static void wait_for_event(struct vv_real *real)
 /* ---- the loop ---- */
 
 /* Runs those that are runnable now; those that they wake come in the next round. */
-static void run_fibers(struct vv_real *real)
+static void run_fibers(struct vv_reactor *reactor)
 {
-    struct vv_reactor *reactor = &real->base;
-    real->resumed_count += reactor->runnable_count;
     for (size_t left = reactor->runnable_count; left > 0; left--) {
         struct vv_fiber *fiber = vv_list_first(&reactor->runnable, struct vv_fiber, run_node);
         vv_list_remove(&fiber->run_node);
@@ -271,36 +263,18 @@ static void run_fibers(struct vv_real *real)
     }
 }
 
-/* A wait was over at `now_ns`. */
-static void note_wait(struct vv_real *real, uint64_t now_ns)
-{
-    real->polled_ns = now_ns;
-    if (real->spin.max_ns == 0 || real->resumed_count == 0)
-        return;
-    uint64_t cycle_ns = now_ns - real->waited_ns;
-    enum vv_wait usual = real->choice.usual;
-    if (cycle_ns > PAUSE_NS)
-        vv_choice_forget(&real->choice);
-    else
-        vv_choice_note(&real->choice, cycle_ns / real->resumed_count);
-    if (real->choice.usual != usual)
-        vv_debug("rt", "a processor is %s", usual == VV_WAIT_POLL ? "kept awake" : "not kept awake any more");
-    real->waited_ns = now_ns;
-    real->resumed_count = 0;
-}
-
 static void run_loop(struct vv_real *real)
 {
     struct vv_reactor *reactor = &real->base;
     while (reactor->fiber_count > 0) {
-        run_fibers(real);
+        run_fibers(reactor);
         run_inbox(real);
         bool is_waiting = reactor->fiber_count > 0 && reactor->runnable_count == 0;
         if (is_waiting)
             wait_for_event(real);
         uint64_t now_ns = vv_real_now_ns(NULL);
         if (is_waiting)
-            note_wait(real, now_ns);
+            real->polled_ns = now_ns;
         run_timers(real, now_ns);
         if (reactor->runnable_count > 0 && now_ns - real->polled_ns > POLL_INTERVAL_NS) {
             poll_descriptors(real, 0);
@@ -377,7 +351,6 @@ static int open_wake_fd(struct vv_real *real)
 static void free_real(struct vv_real *real)
 {
     vv_signals_done(&real->signals);
-    vv_keeper_done(&real->keeper);
     vv_workers_done(&real->workers);
     vv_workers_done(&real->blocking);
     vv_poll_done(&real->poll);
@@ -403,8 +376,6 @@ int vv_rt_run(const struct vv_rt_options *options, void (*main_fn)(void *), void
     vv_workers_init(&real->blocking, &real->base, VV_BLOCKING_THREADS_MAX,
                     spin_ns ? VV_WORKER_SPIN_NS : 0);
     real->spin = (struct vv_spin){.max_ns = spin_ns, .now_ns = spin_ns};
-    vv_choice_init(&real->choice, SAMPLE_MAX_NS);
-    vv_keeper_init(&real->keeper);
     real->wake_fd = -1;
     int err = vv_poll_init(&real->poll);
     if (err == 0)

@@ -11,8 +11,6 @@
 #include <sys/socket.h>
 #include <sys/un.h>
 
-#include "rt/choice_impl.h"
-#include "rt/keeper_impl.h"
 #include "rt/rt_impl.h"
 
 /* How long to poll before sleeping, judged by whether polling has paid lately. */
@@ -121,10 +119,6 @@ struct vv_real {
     struct vv_signals signals;
     int wake_fd;
     struct vv_spin spin;
-    struct vv_choice choice; /* how to wait, when spin.max_ns allows polling */
-    struct vv_keeper keeper;
-    uint64_t waited_ns;   /* when the last wait that is a sample was over */
-    size_t resumed_count; /* fibers run since */
     uint64_t polled_ns;              /* when the descriptors were last looked at */
     _Atomic(struct vv_post *) inbox; /* newest first; any thread adds */
     atomic_bool is_sleeping;

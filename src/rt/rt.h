@@ -36,8 +36,7 @@
 struct vv_rt_options {
     unsigned workers; /* threads of the worker pool; 0 = number of processors */
     uint64_t spin_ns; /* how long an idle reactor polls at most before it sleeps; 0 = not at all.
-                       * Only after an event, and adaptively: less when it has not paid lately, and
-                       * with a processor kept awake where that is quicker (choice_impl.h).
+                       * Only after an event, and adaptively: less when it has not paid lately.
                        * Workers then poll for their next job for a shorter while, too. */
 };
 #define VV_RT_SPIN_DEFAULT_NS 50000ull

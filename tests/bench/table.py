@@ -45,7 +45,7 @@ CAUSES = {
                    "reply 18%, memmove 11%; the peer copies once less, and opens nothing",
     "create": "seven requests a file, one after another (LOOKUP, CREATE, GETXATTR, GETATTR of the parent, whose attributes CREATE made the "
               "kernel forget, WRITE, FLUSH, RELEASE), each with a client to be woken on an idle processor; the engine is under 5%",
-    "stat-cold": "waking: unpinned, the client's processor falls idle while it is served (docs/decisions/0012); with zero timeouts a third "
+    "stat-cold": "waking: unpinned, the client's processor falls idle while it is served (docs/decisions/0013); with zero timeouts a third "
                  "request, GETATTR of the directory, before the kernel checks its permissions, which it does not for the peer",
     "stat-again": "a LOOKUP and two GETATTR each: with zero timeouts the kernel asks for the directory's attributes whenever it checks its "
                   "permissions, which it does not for the peer; pinned, waking server and client is 61% of the server's time, look-ups 6%",
