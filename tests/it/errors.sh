@@ -132,10 +132,10 @@ stop
 
 # A store that is full: what does not fit fails, deleting works, space comes back, and nothing is lost.
 if mkdir "$T/small" && mount -t tmpfs -o size=160m none "$T/small" 2>/dev/null; then
-    "$V" init "$T/small/vol" --key-file "$T/key2" --quiet
-    "$V" serve "$T/small/vol" --key-file "$T/key2" --mount "$T/mnt" --memory 32M >"$T/server.log" 2>&1 &
-    SERVER=$!
-    for i in $(seq 200); do grep -q ^serving "$T/server.log" && break; sleep 0.05; done
+    VOL=$T/small/vol
+    rm "$T/key"
+    make_volume
+    serve --mount "$T/mnt" --memory 32M
     echo kept >"$T/mnt/kept"
     sync "$T/mnt/kept"
     status=0
@@ -145,16 +145,14 @@ if mkdir "$T/small" && mount -t tmpfs -o size=160m none "$T/small" 2>/dev/null; 
     is "reading goes on" "$(cat "$T/mnt/kept")" kept
     check "deleting works" timeout 60 rm "$T/mnt/big"
     sleep 3
-    timeout 60 "$V" flush "$T/small/vol" >/dev/null 2>&1
+    timeout 60 "$V" flush "$VOL" >/dev/null 2>&1
     check "space comes back" sh -c "echo again >'$T/mnt/again' && timeout 60 sync '$T/mnt/again'"
     check "stop after being full" stop
-    "$V" serve "$T/small/vol" --key-file "$T/key2" --mount "$T/mnt" >"$T/server.log" 2>&1 &
-    SERVER=$!
-    for i in $(seq 200); do grep -q ^serving "$T/server.log" && break; sleep 0.05; done
+    serve --mount "$T/mnt"
     is "everything is there" "$(cat "$T/mnt/kept" "$T/mnt/again" 2>&1)" "kept
 again"
     stop
-    check "fsck finds nothing" "$V" fsck "$T/small/vol" --key-file "$T/key2" --data --quiet
+    check "fsck finds nothing" "$V" fsck "$VOL" --key-file "$T/key" --data --quiet
     umount "$T/small"
 else
     echo "# not run: a full store (no tmpfs mounts here)"
