@@ -62,9 +62,11 @@ struct vv_held_secret {
 MUST_CHECK int vv_secret_read(const char *key_file, const char *passphrase_file, const char *what,
                               struct vv_held_secret *out_secret);
 void vv_secret_done(struct vv_held_secret *secret);
-/* Fetch the key slots and open them (on a worker). Prints on failure. *out_keys may be NULL. */
+/* Fetch the key slots and open them (on a worker). Prints on failure. `out_seen`: of vv_volume_keys, the caller's, also
+ * on failure; may be NULL. */
+struct vv_log_seen;
 MUST_CHECK int vv_ring_open(struct vv_store *store, const struct vv_options *options,
-                            struct vv_keyring **out_ring);
+                            struct vv_keyring **out_ring, struct vv_log_seen *out_seen);
 /* What to exit with for an error. */
 int vv_exit_of(int err);
 /* Print "varve: what: text" and return the exit code. */

@@ -161,12 +161,12 @@ static void open_slots(void *arg)
 }
 
 int vv_ring_open(struct vv_store *store, const struct vv_options *options,
-                 struct vv_keyring **out_ring)
+                 struct vv_keyring **out_ring, struct vv_log_seen *out_seen)
 {
     uint8_t *keys;
     size_t len;
     uint64_t number;
-    int err = vv_volume_keys(store, &keys, &len, &number);
+    int err = vv_volume_keys(store, &keys, &len, &number, out_seen);
     if (err < 0) {
         vv_fail(options->url, err);
         return err;

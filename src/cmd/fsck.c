@@ -135,7 +135,7 @@ int vv_cmd_fsck(const struct vv_options *options)
     if (err < 0) {
         code = vv_exit_of(err);
     } else {
-        err = vv_ring_open(store, options, &ring);
+        err = vv_ring_open(store, options, &ring, NULL);
         code = vv_exit_of(err);
         if (err == 0) {
             code = check(options, &place, store, ring);

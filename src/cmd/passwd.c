@@ -82,7 +82,7 @@ static int passwd(const struct vv_options *options, const struct vv_place *place
     uint8_t *keys;
     size_t len;
     uint64_t number;
-    int err = vv_volume_keys(store, &keys, &len, &number);
+    int err = vv_volume_keys(store, &keys, &len, &number, NULL);
     if (err < 0)
         return vv_fail(options->url, err);
     err = vv_secret_read(options->key_file, options->passphrase_file, "old passphrase",

@@ -48,6 +48,7 @@ static void volume_options(const struct vv_server *server, const struct vv_optio
     out->journal_path = out->durability == VV_DURABILITY_JOURNAL ? server->place.journal : NULL;
     out->is_abandoning_journal = options->is_abandoning_journal;
     out->is_syncing_replay = true;
+    out->seen = &server->seen;
     out->is_read_only = options->is_read_only;
     out->memory_bytes = options->memory_bytes;
 }
@@ -88,6 +89,7 @@ static int open_volume(struct vv_server *server, const struct vv_options *option
     struct vv_path_stat stat;
     volume_options(server, options, &open);
     int err = vv_volume_open(&open, &server->volume);
+    vv_log_seen_done(&server->seen);
     if (err == -VV_ERR_JOURNAL && open.journal_path == NULL &&
         vv_path_stat(server->place.journal, &stat) == 0)
         err = leave_journal(server, &open);
@@ -281,7 +283,7 @@ int vv_cmd_serve(const struct vv_options *options)
     if (err == 0)
         err = vv_place_open(&server->place, options, access, &server->store, &server->counted);
     if (err == 0)
-        err = vv_ring_open(server->store, options, &server->ring);
+        err = vv_ring_open(server->store, options, &server->ring, &server->seen);
     if (err == 0)
         err = vv_server_open_cache(server);
     code = vv_exit_of(err);
@@ -292,6 +294,7 @@ int vv_cmd_serve(const struct vv_options *options)
         if (handle_signals(server, false) < 0)
             code = VV_EXIT_FAILED;
     }
+    vv_log_seen_done(&server->seen);
     vv_keyring_free(server->ring);
     vv_store_close(server->store);
     vv_disk_close(server->disk);

@@ -4,6 +4,7 @@
 
 #include "cmd/cmd.h"
 #include "front/conn/conn.h"
+#include "log/log.h"
 #include "rt/rt.h"
 
 struct json_t;
@@ -16,6 +17,7 @@ struct vv_server {
     uint64_t started_ns;
     struct vv_disk *disk; /* the disk cache, or NULL */
     struct vv_keyring *ring;
+    struct vv_log_seen seen; /* until the volume is open */
     struct vv_volume *volume;
     struct vv_fs *fs;
     struct vv_fuse *fuse;

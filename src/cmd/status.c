@@ -126,7 +126,7 @@ static int status_offline(const struct vv_options *options, const struct vv_plac
     int err = vv_place_open(place, options, VV_ACCESS_READ, &store, NULL);
     if (err < 0)
         return vv_exit_of(err);
-    err = vv_ring_open(store, options, &ring);
+    err = vv_ring_open(store, options, &ring, NULL);
     if (err == 0) {
         struct vv_volume_options open = {.store = store, .ring = ring, .is_read_only = true,
                                          .memory_bytes = options->memory_bytes};

@@ -148,17 +148,21 @@ int vv_volume_create(struct vv_store *store, const struct vv_keyring *ring, cons
 
 /* ---- finding the keys ---- */
 
-/* 0, or -ENOENT when the manifest or its keys were gone. */
-static int fetch_keys(const struct vv_log_requests *requests, uint64_t manifest_number,
+void vv_log_seen_done(struct vv_log_seen *seen)
+{
+    vv_free(seen->bytes);
+    *seen = (struct vv_log_seen){0};
+}
+
+/* 0, or -ENOENT when the manifest or its keys were gone. seen->number is the manifest's; its bytes are fetched. */
+static int fetch_keys(const struct vv_log_requests *requests, struct vv_log_seen *seen,
                       uint8_t **out_keys, size_t *out_len, uint64_t *out_keys_number)
 {
     char name[VV_STORE_NAME_MAX + 1];
-    uint8_t bytes[VV_OBJECT_HEADER_LEN];
-    vv_manifest_name(manifest_number, name, sizeof(name));
-    ssize_t len = vv_log_request_get(requests, name, bytes, sizeof(bytes), 0);
-    TRY(len);
+    TRY(vv_log_fetch_manifest_bytes(requests, seen->number, &seen->bytes, &seen->len));
     struct vv_object_header header;
-    TRY(vv_object_header_decode(bytes, (size_t)len, &header));
+    size_t head_len = seen->len < VV_OBJECT_HEADER_LEN ? seen->len : VV_OBJECT_HEADER_LEN;
+    TRY(vv_object_header_decode(seen->bytes, head_len, &header));
     if (header.kind != VV_KIND_MANIFEST)
         return -VV_ERR_FORMAT;
     keys_name(header.number, name, sizeof(name));
@@ -168,16 +172,20 @@ static int fetch_keys(const struct vv_log_requests *requests, uint64_t manifest_
 }
 
 int vv_volume_keys(struct vv_store *store, uint8_t **out_keys, size_t *out_len,
-                   uint64_t *out_keys_number)
+                   uint64_t *out_keys_number, struct vv_log_seen *out_seen)
 {
     struct vv_log_requests requests = creating_requests(store);
     int err = -ENOENT;
     for (int round = 0; round < KEYS_ROUNDS_MAX && err == -ENOENT; round++) {
-        uint64_t newest;
-        TRY(vv_log_newest_above(&requests, 0, &newest));
-        if (newest == 0)
+        struct vv_log_seen seen = {.at_ns = vv_rt_now_ns()};
+        TRY(vv_log_newest_above(&requests, 0, &seen.number));
+        if (seen.number == 0)
             return -VV_ERR_NOT_VOLUME;
-        err = fetch_keys(&requests, newest, out_keys, out_len, out_keys_number);
+        err = fetch_keys(&requests, &seen, out_keys, out_len, out_keys_number);
+        if (err < 0 || out_seen == NULL)
+            vv_log_seen_done(&seen);
+        else
+            *out_seen = seen;
     }
     return err;
 }

@@ -63,6 +63,18 @@ struct vv_log_replay {
                  struct vv_bytes payload, uint64_t object_bytes);
 };
 
+/* The newest manifest as it was when the keys were looked for, still sealed. Opening may begin with it: that saves it
+ * rule 4's LIST and GET. Who is late finds out by rules 5 and 6, as always, and begins again; after VV_LOG_SEEN_MAX_NS
+ * it is not used. Bytes are freed by vv_log_seen_done. */
+#define VV_LOG_SEEN_MAX_NS (10 * VV_NS_PER_S)
+struct vv_log_seen {
+    uint64_t number; /* 0 = none */
+    uint8_t *bytes;
+    size_t len;
+    uint64_t at_ns;
+};
+void vv_log_seen_done(struct vv_log_seen *seen);
+
 struct vv_log_options {
     struct vv_store *store;          /* borrowed; must outlive the log */
     const struct vv_keyring *ring;   /* borrowed */
@@ -74,6 +86,7 @@ struct vv_log_options {
                                       * crash. Keep the journal aside and come back with an empty
                                       * one */
     bool is_syncing_replay;          /* sync what was replayed (dir stores; 8) */
+    const struct vv_log_seen *seen;  /* borrowed; where opening begins. NULL = look */
     uint64_t retry_min_ns;           /* pauses between tries of a put; 0 = 20 ms */
     uint64_t retry_max_ns;           /* 0 = 5 s */
     /* Called on the fiber whose put it is, when a try failed (err < 0, each time) and when one then
@@ -95,9 +108,9 @@ MUST_CHECK int vv_volume_create(struct vv_store *store, const struct vv_keyring 
                                 const struct vv_counters *counters);
 
 /* Fetch the keys object that the newest manifest names. -VV_ERR_NOT_VOLUME, -VV_ERR_NEWER, store
- * errors. The caller frees *out_keys. Suspends. */
+ * errors. The caller frees *out_keys. `out_seen`: that manifest, for vv_log_open; NULL = not wanted. Suspends. */
 MUST_CHECK int vv_volume_keys(struct vv_store *store, uint8_t **out_keys, size_t *out_len,
-                              uint64_t *out_keys_number);
+                              uint64_t *out_keys_number, struct vv_log_seen *out_seen);
 
 /* Open as the writer: rules 4-9. On return the epoch is ours and everything was replayed.
  * *out_is_journal_current: the manifest before our claim named our journal, so its tail may be

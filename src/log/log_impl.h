@@ -63,6 +63,13 @@ MUST_CHECK int vv_log_request_sync(const struct vv_log_requests *requests, const
 MUST_CHECK int vv_log_newest_above(const struct vv_log_requests *requests, uint64_t number,
                                    uint64_t *out_newest);
 /* Fetch and decode a manifest; -ENOENT when it is gone. */
+/* A manifest's bytes, sealed; the caller frees them. */
+MUST_CHECK int vv_log_fetch_manifest_bytes(const struct vv_log_requests *requests, uint64_t number,
+                                           uint8_t **out_bytes, size_t *out_len);
+/* Opens them: a long one on a worker. */
+MUST_CHECK int vv_log_open_manifest(const struct vv_keyring *ring, uint64_t number,
+                                    const uint8_t *bytes, size_t len,
+                                    struct vv_manifest *out_manifest);
 MUST_CHECK int vv_log_fetch_manifest(const struct vv_log_requests *requests,
                                      const struct vv_keyring *ring, uint64_t number,
                                      struct vv_manifest *out_manifest);

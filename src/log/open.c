@@ -18,6 +18,7 @@ struct survey;
 struct opening {
     const struct vv_log_options *options;
     const struct vv_log_replay *replay;
+    const struct vv_log_seen *seen; /* to begin with, once */
     struct vv_log_requests requests;
     uint8_t owner_id[16];
     struct vv_manifest base;  /* M(n) */
@@ -61,6 +62,17 @@ static int fetch_newest(const struct vv_log_requests *requests, const struct vv_
         return -VV_ERR_NOT_VOLUME;
     int err = vv_log_fetch_manifest(requests, ring, newest, out_manifest);
     return err == -ENOENT ? AGAIN : err; /* 4: if it is gone, start again */
+}
+
+/* The first round may begin with what was seen when the keys were looked for. */
+static int take_newest(struct opening *opening)
+{
+    const struct vv_log_seen *seen = opening->seen;
+    const struct vv_keyring *ring = opening->options->ring;
+    opening->seen = NULL;
+    if (seen && seen->number != 0 && vv_rt_now_ns() - seen->at_ns < VV_LOG_SEEN_MAX_NS)
+        return vv_log_open_manifest(ring, seen->number, seen->bytes, seen->len, &opening->base);
+    return fetch_newest(&opening->requests, ring, &opening->base);
 }
 
 /* Rule 17: whether a volume whose manifest names this journal may be opened with ours. */
@@ -318,7 +330,7 @@ static int replay_all(struct opening *opening)
 static int run_round(struct opening *opening)
 {
     const struct vv_log_options *options = opening->options;
-    int result = fetch_newest(&opening->requests, options->ring, &opening->base); /* 4 */
+    int result = take_newest(opening); /* 4 */
     if (result)
         return result;
     TRY(check_journal(options, &opening->base)); /* 17 */
@@ -399,7 +411,7 @@ int vv_log_open(const struct vv_log_options *options, const struct vv_log_replay
     struct vv_log *log;
     TRY(vv_log_new(options, &log));
     struct opening opening = {
-        .options = options, .replay = replay, .requests = vv_log_requests_of(options)};
+        .options = options, .replay = replay, .seen = options->seen, .requests = vv_log_requests_of(options)};
     vv_rt_random(opening.owner_id, sizeof(opening.owner_id));
     int err = run_rounds(&opening);
     if (!err) {

@@ -230,16 +230,19 @@ static void decode_manifest(void *arg)
     job->err = vv_manifest_decode(job->ring, job->number, job->bytes, job->len, &job->manifest);
 }
 
-int vv_log_fetch_manifest(const struct vv_log_requests *requests, const struct vv_keyring *ring,
-                          uint64_t number, struct vv_manifest *out_manifest)
+int vv_log_fetch_manifest_bytes(const struct vv_log_requests *requests, uint64_t number,
+                                uint8_t **out_bytes, size_t *out_len)
 {
     char name[VV_STORE_NAME_MAX + 1];
     vv_manifest_name(number, name, sizeof(name));
     size_t max = VV_OBJECT_HEADER_LEN + vv_frame_bound(VV_MANIFEST_MAX);
-    CLEANUP(vv_free_ptr) uint8_t *bytes = NULL;
-    struct decode_job job = {.ring = ring, .number = number};
-    TRY(vv_log_request_get_all(requests, name, max, &bytes, &job.len));
-    job.bytes = bytes;
+    return vv_log_request_get_all(requests, name, max, out_bytes, out_len);
+}
+
+int vv_log_open_manifest(const struct vv_keyring *ring, uint64_t number, const uint8_t *bytes,
+                         size_t len, struct vv_manifest *out_manifest)
+{
+    struct decode_job job = {.ring = ring, .number = number, .bytes = bytes, .len = len};
     if (job.len > VV_LOG_OFFLOAD_BYTES)
         vv_rt_offload(decode_manifest, &job);
     else
@@ -247,6 +250,15 @@ int vv_log_fetch_manifest(const struct vv_log_requests *requests, const struct v
     TRY(job.err);
     *out_manifest = job.manifest;
     return 0;
+}
+
+int vv_log_fetch_manifest(const struct vv_log_requests *requests, const struct vv_keyring *ring,
+                          uint64_t number, struct vv_manifest *out_manifest)
+{
+    CLEANUP(vv_free_ptr) uint8_t *bytes = NULL;
+    size_t len;
+    TRY(vv_log_fetch_manifest_bytes(requests, number, &bytes, &len));
+    return vv_log_open_manifest(ring, number, bytes, len, out_manifest);
 }
 
 struct encode_job {

@@ -100,8 +100,12 @@ static int latency_sync(struct vv_store *store, const char *name)
 static int latency_space(struct vv_store *store, uint64_t *out_free, uint64_t *out_total)
 {
     struct latency *latency = latency_of(store);
-    struct vv_store *inner = travel_to(latency, 0);
-    return (int)travel_back(latency, 0, vv_store_space(inner, out_free, out_total));
+    /* A bucket has no such request: it says so without asking anybody. */
+    int err = vv_store_space(latency->inner, out_free, out_total);
+    if (err == -EOPNOTSUPP)
+        return err;
+    travel_to(latency, 0);
+    return (int)travel_back(latency, 0, err);
 }
 
 static void latency_close(struct vv_store *store)

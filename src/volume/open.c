@@ -218,6 +218,7 @@ static int open_log(struct vv_volume *volume, const struct vv_volume_options *op
         .is_journal_holding_records =
             volume->journal != NULL && !vv_journal_is_empty(volume->journal),
         .is_syncing_replay = options->is_syncing_replay,
+        .seen = options->seen,
         .on_store_state = on_store_state,
         .on_store_state_arg = volume,
     };

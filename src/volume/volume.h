@@ -53,6 +53,7 @@ enum vv_durability { VV_DURABILITY_BUCKET, VV_DURABILITY_JOURNAL };
 
 struct vv_volume;
 
+struct vv_log_seen;
 struct vv_volume_options {
     struct vv_store *store;       /* borrowed; outlives the volume */
     const struct vv_keyring *ring;/* borrowed */
@@ -60,6 +61,7 @@ struct vv_volume_options {
     enum vv_durability durability;
     bool is_abandoning_journal;
     bool is_syncing_replay;       /* dir stores */
+    const struct vv_log_seen *seen; /* of vv_volume_keys, borrowed: saves opening two requests. May be NULL */
     bool is_read_only;            /* fsck: reads the volume as it is, claims nothing, ops that write
                                    * are -EROFS */
     uint64_t memory_bytes;        /* the process's budget; at least 16 MiB */

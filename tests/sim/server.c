@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "ballast.h"
+#include "base/alloc.h"
 #include "base/bytes.h"
 #include "log/log.h"
 #include "rt/rt.h"
@@ -24,6 +25,7 @@
 #define PLAN_ROUNDS_MAX 3 /* of an operation */
 #define JOURNALS_MAX 100
 #define LAST_PAUSE_NS (6 * VV_NS_PER_S)
+#define LATE_NS (12 * VV_NS_PER_S) /* more than what was seen is good for */
 
 /* ---- opening ---- */
 
@@ -69,6 +71,18 @@ static int create_volume(struct server *server)
     return err == -VV_ERR_VOLUME_EXISTS ? 0 : err;
 }
 
+/* As `varve serve` does to find its keys; somebody else may open meanwhile. */
+static int look_first(struct server *server, struct vv_log_seen *out_seen)
+{
+    uint8_t *keys = NULL;
+    size_t len;
+    uint64_t number;
+    TRY(vv_volume_keys(server->store, &keys, &len, &number, out_seen));
+    vv_free(keys);
+    vv_rt_sleep_ns(rng_below(&server->world->rng, LATE_NS));
+    return 0;
+}
+
 static int open_with_journal(struct server *server, const char *journal_path)
 {
     struct world *world = server->world;
@@ -86,7 +100,13 @@ static int open_with_journal(struct server *server, const char *journal_path)
         .journal_file_bytes = 4 << 20,
         .segment_bytes = world->segment_bytes,
     };
-    return vv_volume_open(&options, &server->volume);
+    struct vv_log_seen seen = {0};
+    if (mode->is_late)
+        TRY(look_first(server, &seen));
+    options.seen = &seen;
+    int err = vv_volume_open(&options, &server->volume);
+    vv_log_seen_done(&seen);
+    return err;
 }
 
 /* A machine's journal, which is put aside when the volume has been served with another one since and

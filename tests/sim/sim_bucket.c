@@ -88,8 +88,16 @@ static void open_store(struct bucket *bucket, uint64_t latency_ns, uint64_t byte
 
 static void open_bucket(struct bucket *bucket, uint64_t latency_ns, uint64_t bytes_per_s)
 {
+    uint8_t *keys = NULL;
+    size_t len;
+    uint64_t number;
+    struct vv_log_seen seen;
     open_store(bucket, latency_ns, bytes_per_s);
+    /* As a server does, whose keyring is in the bucket. */
+    must(vv_volume_keys(bucket->store, &keys, &len, &number, &seen), "keys");
+    vv_free(keys);
     struct vv_volume_options options = {
+        .seen = &seen,
         .store = bucket->store,
         .ring = bucket->ring,
         .durability = VV_DURABILITY_BUCKET,
@@ -97,6 +105,7 @@ static void open_bucket(struct bucket *bucket, uint64_t latency_ns, uint64_t byt
         .settings = &bucket->settings,
     };
     must(vv_volume_open(&options, &bucket->volume), "open");
+    vv_log_seen_done(&seen);
     must(vv_fs_open(bucket->volume, &bucket->fs), "open the files");
 }
 

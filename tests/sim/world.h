@@ -37,6 +37,7 @@ struct mode {
     bool is_racing;          /* the next server opens while the one before serves */
     bool is_settling;        /* servers flush again and again while their clients rest; of racing
                               * ones, successors come then, and the clients never go on */
+    bool is_late;            /* a server opens with the manifest that it saw up to LATE_NS before */
     bool is_moving;          /* a server is on one of two machines, each with its own journal;
                               * on another one it goes on without what only the journal has */
     bool is_clustered;       /* CLUSTERED times as many crashes, most soon after another one, and

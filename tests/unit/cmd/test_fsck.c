@@ -939,7 +939,7 @@ static void look(void *arg)
     size_t len;
     uint64_t number;
     must(test, vv_store_mem_open(test->backend, &test->store));
-    must(test, vv_volume_keys(test->store, &keys, &len, &number));
+    must(test, vv_volume_keys(test->store, &keys, &len, &number, NULL));
     must(test, vv_slots_open(keys, len, &secret, &test->ring));
     vv_free(keys);
     check(test);

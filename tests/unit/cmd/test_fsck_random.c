@@ -246,7 +246,7 @@ static int open_store(struct test *test)
         test->is_created = true;
         return 0;
     }
-    TRY(vv_volume_keys(test->store, &keys, &len, &number));
+    TRY(vv_volume_keys(test->store, &keys, &len, &number, NULL));
     int err = vv_slots_open(keys, len, &secret, &test->ring);
     vv_free(keys);
     return err;

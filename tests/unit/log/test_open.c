@@ -425,6 +425,101 @@ static void test_syncs(void)
     rig_free(&rig);
 }
 
+/* ---- opening with what was seen when the keys were looked for ---- */
+
+struct late {
+    struct rig rig;
+    struct vv_store *store; /* counted */
+    struct vv_log_seen look;
+    struct seen seen;
+    uint64_t lists;
+    struct vv_log *log;
+};
+
+static struct late late_new(void)
+{
+    struct late late = {.rig = rig_with_volume()};
+    uint8_t *keys = NULL;
+    size_t len;
+    uint64_t number;
+    serve(&late.rig, &late.seen, 3, 100);
+    if (vv_store_mem_open(late.rig.backend, &late.store) < 0 ||
+        vv_store_count_new(late.store, &late.store) < 0)
+        abort();
+    tap_is_int(vv_volume_keys(late.store, &keys, &len, &number, &late.look), 0, "finds the keys");
+    vv_free(keys);
+    return late;
+}
+
+static int late_open(struct late *late)
+{
+    struct vv_log_options options = rig_options(&late->rig, late->store);
+    struct vv_log_replay replay = rig_replay(&late->seen);
+    bool is_current;
+    options.seen = &late->look;
+    uint64_t before = vv_store_counts(late->store)->lists;
+    int err = vv_log_open(&options, &replay, &late->log, &is_current);
+    late->lists = vv_store_counts(late->store)->lists - before;
+    return err;
+}
+
+static void late_free(struct late *late)
+{
+    vv_log_seen_done(&late->look);
+    vv_store_close(late->store);
+    rig_free(&late->rig);
+}
+
+static void test_seen(void)
+{
+    struct late late = late_new();
+    tap_is_int(late_open(&late), 0, "opens with the manifest that it has seen");
+    tap_is_int((int64_t)late.lists, 3, "with the LISTs of rules 6, 7 and 9, and not that of rule 4");
+    tap_ok(has_tags(&late.seen, 100, 3) && vv_log_epoch(late.log) == 2, "and has everything");
+    vv_log_close(late.log);
+    late_free(&late);
+}
+
+static void test_seen_is_late(void)
+{
+    struct late late = late_new();
+    serve(&late.rig, &late.seen, 2, 103);
+    tap_is_int(late_open(&late), 0, "opens though another was faster");
+    tap_ok(has_tags(&late.seen, 100, 5) && vv_log_epoch(late.log) == 3, "and has what that wrote");
+    vv_log_close(late.log);
+    late_free(&late);
+}
+
+/* Others were faster, and the manifest after the one seen is deleted by now: the claim of its number succeeds. */
+static void test_seen_is_deleted(void)
+{
+    struct late late = late_new();
+    serve(&late.rig, &late.seen, 2, 103);
+    serve(&late.rig, &late.seen, 1, 105);
+    char name[VV_STORE_NAME_MAX + 1];
+    for (uint64_t n = late.look.number; n <= late.look.number + 1; n++) {
+        vv_manifest_name(n, name, sizeof(name));
+        tap_is_int(vv_store_remove(late.store, name), 0, "a manifest is deleted");
+    }
+    tap_is_int(late_open(&late), 0, "opens though the manifest seen is gone");
+    tap_ok(has_tags(&late.seen, 100, 6) && vv_log_epoch(late.log) == 4, "and has everything");
+    vv_log_close(late.log);
+    late_free(&late);
+}
+
+static void test_seen_is_old(void)
+{
+    struct late late = late_new();
+    vv_rt_sleep_ns(VV_LOG_SEEN_MAX_NS);
+    tap_is_int(late_open(&late), 0, "opens after a long time");
+    tap_is_int((int64_t)late.lists, 4, "and has looked for itself");
+    vv_log_close(late.log);
+    vv_log_seen_done(&late.look);
+    late.look = (struct vv_log_seen){.number = 3, .bytes = NULL, .len = 0, .at_ns = vv_rt_now_ns()};
+    tap_ok(late_open(&late) < 0, "what is no manifest opens nothing");
+    late_free(&late);
+}
+
 static void test_main(void *arg)
 {
     (void)arg;
@@ -443,6 +538,10 @@ static void test_main(void *arg)
         test_race();
     test_read();
     test_syncs();
+    test_seen();
+    test_seen_is_late();
+    test_seen_is_deleted();
+    test_seen_is_old();
 }
 
 int main(void)
