@@ -9,6 +9,7 @@
 #include "volume/unit_impl.h"
 
 #define SWEEP_MAX 256           /* segments deleted by one pass */
+#define SWEEP_PARALLEL 16
 #define DONE_MAX 1024           /* tombstones and drops finished by one unit */
 #define DIRECTORY_MAX (64u << 20)
 
@@ -471,33 +472,72 @@ static size_t pick(struct vv_volume *volume, struct sweep *sweep)
     return count;
 }
 
+/* A pass over what was picked: several at a time, since each is some requests one after another. */
+struct sweep_pass {
+    struct vv_volume *volume;
+    struct sweep *sweep; /* ids[count ..]: what is gone takes the places of what was taken */
+    size_t picked, next;
+    unsigned fibers;
+    struct vv_waitq done;
+    int err;
+};
+
+static void sweep_next(struct sweep_pass *pass)
+{
+    struct vv_volume *volume = pass->volume;
+    struct vv_segment_id id = pass->sweep->ids[pass->next++];
+    int err = sweep_one(volume, &id);
+    if (err == -VV_ERR_CORRUPT || err > 0)
+        candidate_remove(volume, &id);
+    if (err > 0)
+        pass->sweep->ids[pass->sweep->count++] = id;
+    if (err < 0 && err != -VV_ERR_CORRUPT)
+        pass->err = err;
+}
+
+static void sweep_all(struct sweep_pass *pass)
+{
+    const struct vv_volume *volume = pass->volume;
+    while (pass->next < pass->picked && pass->err == 0 && !volume->is_fenced &&
+           !volume->is_abandoning)
+        sweep_next(pass);
+}
+
+static void sweep_run(void *arg)
+{
+    struct sweep_pass *pass = arg;
+    sweep_all(pass);
+    pass->fibers--;
+    vv_waitq_wake_all(&pass->done);
+}
+
+static void sweep_picked(struct sweep_pass *pass)
+{
+    vv_waitq_init(&pass->done);
+    for (unsigned i = 1; i < SWEEP_PARALLEL && i < pass->picked; i++)
+        pass->fibers += vv_fiber_start(sweep_run, pass, "sweep") == 0;
+    sweep_all(pass);
+    while (pass->fibers > 0)
+        vv_waitq_wait(&pass->done, VV_NEVER);
+}
+
 /* One pass over the candidates. More than 0: there may be more to do. Suspends. */
 int vv_space_sweep(struct vv_volume *volume)
 {
     struct sweep *sweep = vv_alloc(sizeof *sweep);
     if (sweep == NULL)
         return -ENOMEM;
-    size_t picked = pick(volume, sweep);
-    int err = 0;
+    struct sweep_pass pass = {.volume = volume, .sweep = sweep, .picked = pick(volume, sweep)};
     sweep->count = 0;
-    for (size_t i = 0; i < picked && err >= 0 && !volume->is_fenced && !volume->is_abandoning;
-         i++) {
-        struct vv_segment_id id = sweep->ids[i];
-        err = sweep_one(volume, &id);
-        if (err == -VV_ERR_CORRUPT || err > 0)
-            candidate_remove(volume, &id);
-        if (err > 0)
-            sweep->ids[sweep->count++] = id;
-        if (err == -VV_ERR_CORRUPT)
-            err = 0;
-    }
+    sweep_picked(&pass);
+    int err = pass.err;
     size_t gone = sweep->count;
     if (gone > 0 && !volume->is_fenced) {
         int forget = vv_volume_run(volume, VV_OP_FREEING, 0, forget_segments, sweep);
         err = err < 0 ? err : forget;
     }
     vv_free(sweep);
-    return err < 0 ? err : picked == SWEEP_MAX && gone > 0;
+    return err < 0 ? err : pass.picked == SWEEP_MAX && gone > 0;
 }
 
 static void sweep_tables(struct vv_volume *volume)

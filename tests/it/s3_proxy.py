@@ -19,6 +19,7 @@ import asyncio
 import json
 import random
 import re
+import socket
 import sys
 import time
 
@@ -26,6 +27,7 @@ FAULTS = ["500", "503", "500-after", "timeout-after", "timeout", "reset", "reset
           "wrong-etag"]
 CHUNK = 1 << 17
 HANG_S = 6
+SO_RCVBUFFORCE = 33
 
 
 class Line:
@@ -293,6 +295,18 @@ class Proxy:
         writer.transport.abort()
 
 
+def listener():
+    """With room for what is sent while a request is held back: a window that has closed may open only by the sender's
+    timer, 200 ms later."""
+    sock = socket.socket()
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
+    except PermissionError:
+        pass
+    sock.bind(("127.0.0.1", 0))
+    return sock
+
+
 async def main():
     args = sys.argv[1:]
     log = None
@@ -304,7 +318,7 @@ async def main():
         del args[args.index("--log"):]
     proxy = Proxy(int(args[0]), json.loads(args[1]) if len(args) > 1 else {}, log)
     proxy.has_times = has_times
-    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0, limit=1 << 20)
+    server = await asyncio.start_server(proxy.serve, sock=listener(), limit=1 << 20)
     print("port", server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
