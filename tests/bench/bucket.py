@@ -1,6 +1,6 @@
 """The bucket's table of `make bench`: varve with its volume in a bucket, beside s3fs and s3backer on the same server, with
 0, 10 and 30 ms added to each request. Started by tests/bench/bucket. A target that is not met prints MISSED with its
-cause from CAUSES; it is never removed. Every loop is bounded in time, and so is the whole (BENCH_MINUTES)."""
+cause from CAUSES; it is never removed. Every loop is bounded in time, and so is the whole (BENCH_BUCKET_MINUTES)."""
 import atexit
 import datetime
 import hashlib
@@ -23,7 +23,7 @@ BUILD = os.path.abspath(sys.argv[1])
 SMALL = os.environ.get("BENCH_SIZE") == "small"
 DELAYS = [int(d) for d in os.environ.get("BENCH_DELAYS", "0,10,30").split(",")]
 PEERS = os.environ.get("BENCH_PEERS", "s3fs,s3backer").split(",")
-END = time.monotonic() + 60 * float(os.environ.get("BENCH_MINUTES", "12"))
+END = time.monotonic() + 60 * float(os.environ.get("BENCH_BUCKET_MINUTES", "12"))
 SIDE_S = 60  # none begins when less time is left
 MIB = 1 << 20
 BULK = (64 if SMALL else 256) * MIB
@@ -518,7 +518,7 @@ def main():
         sides += [S3backer(server)] if "s3backer" in PEERS and shutil.which("s3backer") else []
         for side in sides:
             if END - time.monotonic() < SIDE_S:
-                print(f"{side.name:<16} not measured: BENCH_MINUTES are over")
+                print(f"{side.name:<16} not measured: BENCH_BUCKET_MINUTES are over")
                 continue
             got = guarded(side)
             if "error" in got:
