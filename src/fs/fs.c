@@ -52,7 +52,11 @@ static int fs_init(struct vv_fs *fs, struct vv_cred *owner)
 {
     TRY(vv_map_init(&fs->opens));
     TRY(vv_locks_init(fs));
-    int found = vv_volume_run(fs->volume, VV_OP_READ, 0, find_root, NULL);
+    /* The root is made by the first operation ever: whatever was committed is a prefix with it. */
+    struct vv_volume_stats stats;
+    vv_volume_stats(fs->volume, &stats);
+    bool has_root = stats.open_commit > 1;
+    int found = has_root ? 1 : vv_volume_run(fs->volume, VV_OP_READ, 0, find_root, NULL);
     if (found == 0)
         found = vv_volume_run(fs->volume, VV_OP_WRITE, 0, make_root, owner);
     TRY(found);

@@ -6,6 +6,8 @@
 #include "base/plant.h"
 #include "volume/volume_impl.h"
 
+#define COMPACT_AFTER_NS (500 * VV_NS_PER_MS) /* of opening */
+
 static uint64_t replay_seq_after(const struct vv_volume *volume, uint64_t commit)
 {
     uint64_t seq = 0;
@@ -151,9 +153,19 @@ static void look_for_successor(struct vv_volume *volume)
         vv_volume_fence(volume);
 }
 
+/* Who has just opened a volume wants its first answers: merging, which takes the line for itself, can wait a moment. */
+static void wait_for_first_ones(struct vv_volume *volume)
+{
+    uint64_t end = vv_rt_now_ns() + COMPACT_AFTER_NS;
+    while (vv_rt_now_ns() < end && !volume->is_fenced && !volume->is_abandoning &&
+           !volume->is_stopping && !vv_lsm_is_stalled(volume->lsm))
+        vv_waitq_wait(&volume->compact_work, end);
+}
+
 void vv_compact_fiber(void *arg)
 {
     struct vv_volume *volume = arg;
+    wait_for_first_ones(volume);
     while (!volume->is_fenced && !volume->is_abandoning && !volume->is_stopping) {
         struct vv_lsm_edit *edit = NULL;
         int err = 0;
