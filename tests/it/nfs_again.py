@@ -10,7 +10,7 @@ import sys
 import time
 
 from nfs_client import *     # pylint: disable=wildcard-import,unused-wildcard-import
-from nfs_durable import KILLS, Server
+from nfs_durable import KILLS, run_tests
 
 OPS = 60            # under way at once when the server is killed
 
@@ -169,22 +169,5 @@ def test_any_moment(tap, server):
     server.stop()
 
 
-def main():
-    tap = Tap()
-    server = Server(sys.argv[1], sys.argv[2], "--export", "/:no_root_squash,insecure")
-    try:
-        for test in (test_done, test_any_moment):
-            begin = time.monotonic()
-            test(tap, server)
-            print(f"# {test.__name__}: {time.monotonic() - begin:.1f} s")
-    except (NfsError, RpcError, OSError, ValueError, RuntimeError) as err:
-        tap.ok(False, "no trouble", repr(err))
-        raise
-    finally:
-        if server.process and server.process.poll() is None:
-            server.kill()
-    return tap.done()
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tests(test_done, test_any_moment))

@@ -286,11 +286,12 @@ def test_exports(tap, server):
     server.stop()
 
 
-def main():
+def run_tests(*tests):
+    """The main program: SERVER FOLDER are the arguments. The exit status."""
     tap = Tap()
     server = Server(sys.argv[1], sys.argv[2], "--export", "/:no_root_squash,insecure")
     try:
-        for test in (test_restart, test_crash, test_waits, test_exports):
+        for test in tests:
             begin = time.monotonic()
             test(tap, server)
             print(f"# {test.__name__}: {time.monotonic() - begin:.1f} s")
@@ -304,4 +305,4 @@ def main():
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_tests(test_restart, test_crash, test_waits, test_exports))
