@@ -40,6 +40,7 @@ static struct vv_disk_object *find_or_new_object(struct vv_disk *disk, const uin
     memcpy(object->key, key, 16);
     vv_list_init(&object->parts);
     vv_map_insert(&disk->objects, &object->node, vv_load_u64(key));
+    disk->stats.memory_bytes += VV_DISK_OBJECT_COST;
     return object;
 }
 
@@ -50,8 +51,10 @@ void vv_disk_part_free(struct vv_disk *disk, struct vv_disk_part *part)
     if (vv_list_is_empty(&part->object->parts)) {
         vv_map_remove(&disk->objects, &part->object->node);
         vv_free(part->object);
+        disk->stats.memory_bytes -= VV_DISK_OBJECT_COST;
     }
     disk->stats.entries--;
+    disk->stats.memory_bytes -= VV_DISK_PART_COST;
     vv_free(part);
 }
 
@@ -77,6 +80,7 @@ void vv_disk_note(struct vv_disk *disk, struct vv_disk_file *file, uint64_t at,
     vv_list_push_back(&file->parts, &part->in_file);
     file->part_count++;
     disk->stats.entries++;
+    disk->stats.memory_bytes += VV_DISK_PART_COST;
 }
 
 /* The part that holds byte `offset` and reaches furthest. */
@@ -296,9 +300,15 @@ static int lock_directory(struct vv_disk *disk)
     return err == -EWOULDBLOCK ? -VV_ERR_LOCKED : err;
 }
 
-int vv_disk_open(const char *path, uint64_t size_bytes, struct vv_disk **out_disk)
+uint64_t vv_disk_reach(uint64_t memory_bytes)
 {
-    if (size_bytes < VV_DISK_SIZE_MIN)
+    return memory_bytes / VV_DISK_PART_COST * VV_DISK_ENTRY_MAX;
+}
+
+int vv_disk_open(const char *path, uint64_t size_bytes, uint64_t memory_bytes,
+                 struct vv_disk **out_disk)
+{
+    if (size_bytes < VV_DISK_SIZE_MIN || memory_bytes < VV_DISK_MEMORY_MIN)
         return -EINVAL;
     struct vv_disk *disk = vv_zalloc(sizeof(*disk));
     if (!disk)
@@ -307,6 +317,11 @@ int vv_disk_open(const char *path, uint64_t size_bytes, struct vv_disk **out_dis
     vv_waitq_init(&disk->turned);
     disk->size = size_bytes;
     disk->stats.size_bytes = size_bytes;
+    disk->memory_max = memory_bytes;
+    uint64_t entries = memory_bytes / VV_DISK_MEMORY_FILES / (VV_DISK_PART_COST + VV_DISK_OBJECT_COST);
+    disk->file_entries_max =
+        (uint32_t)(entries < VV_DISK_FILE_ENTRIES_MAX ? entries : VV_DISK_FILE_ENTRIES_MAX);
+    disk->stats.memory_max_bytes = memory_bytes;
     disk->file_bytes = size_bytes / VV_DISK_FILES_MAX;
     if (disk->file_bytes < VV_DISK_FILE_MIN)
         disk->file_bytes = VV_DISK_FILE_MIN;

@@ -8,7 +8,8 @@
  *   lock           locked by the process that uses the cache; another is refused (-VV_ERR_LOCKED)
  *   <16-hex n>.vvc a file of entries, written from its start to its end; the greatest n is being written
  *
- * Files are dropped oldest first when the size is reached; nothing is ever moved. An entry (little-endian):
+ * Files are dropped oldest first when the size is reached, or when what memory knows of their entries (about a
+ * hundred bytes each) would take more than it may; nothing is ever moved. An entry (little-endian):
  *   0  4  magic "vvce"
  *   4  4  CRC32C of bytes 8..63 and of the name
  *   8 16  volume id: one directory serves several volumes
@@ -47,12 +48,14 @@
 #define VV_DISK_FILE_MIN (1u << 20)
 #define VV_DISK_FILE_ENTRIES_MAX 65536u /* then the file counts as full */
 #define VV_DISK_SIZE_MIN (8ull << 20)
+#define VV_DISK_MEMORY_MIN (64u << 10)
 
 struct vv_disk;
 
 struct vv_disk_stats {
     uint64_t size_bytes, held_bytes; /* the bound, and all files together */
     uint64_t files, entries;
+    uint64_t memory_bytes, memory_max_bytes; /* what is known of the entries, and its bound */
     uint64_t hits, misses;           /* gets answered without the store, and others */
     uint64_t bytes_hit, bytes_missed;
     uint64_t bytes_written;
@@ -60,9 +63,13 @@ struct vv_disk_stats {
     uint64_t errors;  /* of writing */
 };
 
-/* Make the directory if it is missing (its parent must exist), lock it, and learn what it holds. Suspends.
- * -EINVAL (size), -VV_ERR_LOCKED, -ENOMEM, -errno. */
-MUST_CHECK int vv_disk_open(const char *path, uint64_t size_bytes, struct vv_disk **out_disk);
+/* Make the directory if it is missing (its parent must exist), lock it, and learn what it holds. Of the memory, what is
+ * known of one file's entries may be used above the bound. Suspends.
+ * -EINVAL (size below SIZE_MIN, memory below MEMORY_MIN), -VV_ERR_LOCKED, -ENOMEM, -errno. */
+MUST_CHECK int vv_disk_open(const char *path, uint64_t size_bytes, uint64_t memory_bytes,
+                            struct vv_disk **out_disk);
+/* How many bytes of a cache so much memory can know of, when its entries are as long as they can be. */
+uint64_t vv_disk_reach(uint64_t memory_bytes);
 /* Nobody may be in any call. NULL is fine. Suspends. */
 void vv_disk_close(struct vv_disk *disk);
 void vv_disk_stats(const struct vv_disk *disk, struct vv_disk_stats *out_stats);

@@ -132,9 +132,12 @@ static struct vv_disk_file *new_file(struct vv_disk *disk, uint64_t number, unsi
     return file;
 }
 
-static void drop_oldest(struct vv_disk *disk, uint64_t room)
+/* Until there are `room` bytes free of the size, and `memory` of the memory. Suspends. */
+static void drop_oldest(struct vv_disk *disk, uint64_t room, uint64_t memory)
 {
-    while (disk->stats.held_bytes + room > disk->size && !vv_list_is_empty(&disk->files)) {
+    while ((disk->stats.held_bytes + room > disk->size ||
+            disk->stats.memory_bytes + memory > disk->memory_max) &&
+           !vv_list_is_empty(&disk->files)) {
         struct vv_disk_file *oldest = vv_list_first(&disk->files, struct vv_disk_file, node);
         if (oldest == disk->current)
             return;
@@ -152,7 +155,7 @@ static void turn(struct vv_disk *disk)
         write_index(disk, full);
         vv_disk_file_unref(disk, full);
     }
-    drop_oldest(disk, disk->file_bytes);
+    drop_oldest(disk, disk->file_bytes, disk->memory_max / VV_DISK_MEMORY_FILES);
     struct vv_disk_file *file =
         new_file(disk, disk->next_number++,
                  VV_FILE_READ | VV_FILE_WRITE | VV_FILE_CREATE | VV_FILE_TRUNCATE);
@@ -169,7 +172,8 @@ static bool has_room(const struct vv_disk *disk, size_t bytes)
 {
     const struct vv_disk_file *file = disk->current;
     return file && file->used + bytes <= disk->file_bytes &&
-           file->part_count < VV_DISK_FILE_ENTRIES_MAX;
+           file->part_count < disk->file_entries_max &&
+           disk->stats.memory_bytes < disk->memory_max;
 }
 
 struct vv_disk_file *vv_disk_room(struct vv_disk *disk, size_t bytes)
@@ -311,12 +315,12 @@ int vv_disk_load(struct vv_disk *disk)
     for (size_t i = 0; i < numbers.count && err == 0; i++) {
         load_file(disk, numbers.at[i]);
         disk->next_number = numbers.at[i] + 1;
+        drop_oldest(disk, 0, 0); /* size or memory may have become less */
     }
     vv_free(numbers.at);
     if (err < 0)
         return err;
     continue_newest(disk);
-    drop_oldest(disk, 0); /* it may have become smaller */
     return 0;
 }
 

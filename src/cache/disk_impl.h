@@ -9,6 +9,10 @@
 
 #define VV_DISK_PATH_MAX 1024
 #define VV_DISK_NAME_LEN 21 /* <16-hex n>.vvc and its end */
+#define VV_DISK_MEMORY_FILES 16 /* at least so many files share the memory, so that dropping one drops little */
+/* What a part and an object take, with what the allocator and the map add. */
+#define VV_DISK_PART_COST (sizeof(struct vv_disk_part) + 16)
+#define VV_DISK_OBJECT_COST (sizeof(struct vv_disk_object) + 32)
 
 struct vv_disk_file {
     struct vv_list node; /* disk->files, oldest first */
@@ -46,6 +50,8 @@ struct vv_disk {
     char path[VV_DISK_PATH_MAX];
     struct vv_file *lock;
     uint64_t size, file_bytes;
+    uint64_t memory_max; /* of parts and objects */
+    uint32_t file_entries_max;
     struct vv_list files;
     struct vv_disk_file *current; /* being written; NULL: the next write makes one */
     uint64_t next_number;

@@ -50,7 +50,7 @@ static void volume_options(const struct vv_server *server, const struct vv_optio
     out->is_syncing_replay = true;
     out->seen = &server->seen;
     out->is_read_only = options->is_read_only;
-    out->memory_bytes = options->memory_bytes;
+    out->memory_bytes = options->memory_bytes - vv_server_cache_memory(options);
 }
 
 /* From journal to bucket durability: let the journal's last commits reach the store, then go on without it. */

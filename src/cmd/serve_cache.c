@@ -3,15 +3,28 @@
 #include <jansson.h>
 #include <stdio.h>
 
+#include "base/log.h"
 #include "cache/disk.h"
 #include "cmd/server.h"
+
+/* Part of the memory, for what is known of the disk cache's entries. */
+#define CACHE_MEMORY_SHARE 8
+
+uint64_t vv_server_cache_memory(const struct vv_options *options)
+{
+    return options->cache ? options->memory_bytes / CACHE_MEMORY_SHARE : 0;
+}
 
 int vv_server_open_cache(struct vv_server *server)
 {
     const struct vv_options *options = server->options;
     if (options->cache == NULL)
         return 0;
-    int err = vv_disk_open(options->cache, options->cache_bytes, &server->disk);
+    uint64_t memory = vv_server_cache_memory(options);
+    if (options->cache_bytes > vv_disk_reach(memory))
+        vv_warn("cache", "%s: with this --memory at most %llu MiB of it can be used, less when what is kept is in small pieces",
+                options->cache, (unsigned long long)(vv_disk_reach(memory) >> 20));
+    int err = vv_disk_open(options->cache, options->cache_bytes, memory, &server->disk);
     if (err == -VV_ERR_LOCKED)
         fprintf(stderr, "varve: %s: another server uses this cache; give each its own directory\n",
                 options->cache);
@@ -42,6 +55,8 @@ void vv_server_cache_to_json(const struct vv_server *server, json_t *object)
     set(object, "disk_cache_held_bytes", stats.held_bytes);
     set(object, "disk_cache_files", stats.files);
     set(object, "disk_cache_entries", stats.entries);
+    set(object, "disk_cache_memory_bytes", stats.memory_bytes);
+    set(object, "disk_cache_memory_max_bytes", stats.memory_max_bytes);
     set(object, "disk_cache_hits", stats.hits);
     set(object, "disk_cache_misses", stats.misses);
     set(object, "disk_cache_hit_bytes", stats.bytes_hit);

@@ -51,6 +51,8 @@ struct json_t *vv_server_device(struct vv_server *server, const char *request);
 
 /* Put the disk cache in front of server->store if there is to be one. Prints on failure. Suspends. */
 MUST_CHECK int vv_server_open_cache(struct vv_server *server);
+/* Bytes of --memory that are the disk cache's, for what it knows of its entries; 0 without one. */
+uint64_t vv_server_cache_memory(const struct vv_options *options);
 /* Add its figures to a status. */
 void vv_server_cache_to_json(const struct vv_server *server, struct json_t *object);
 

@@ -66,6 +66,13 @@ is "with a file gone, and a smaller cache, too" "$(sums)" "$before"
 held=$(figure disk_cache_held_bytes)
 check "which holds $held bytes" test "$held" -le $((8 << 20))
 check "on the disk as well" test "$(du -sb "$T/cache" | cut -f1)" -le $((9 << 20))
+memory=$(figure disk_cache_memory_bytes)
+check "and its entries $memory bytes of memory" test "$memory" -gt 0 -a "$memory" -le "$(figure disk_cache_memory_max_bytes)"
+stop
+# A cache of which the memory can only know a part: the server says so, and goes on.
+mounted --cache-size 1T --memory 16M || exit 1
+check "more than --memory can keep in mind is warned of" grep -q 'with this --memory at most [0-9]* MiB of it' "$T/server.log"
+is "and served" "$(sums)" "$before"
 stop
 check "fsck finds nothing" "$V" fsck "$T/vol" --key-file "$T/key" --data
 finish

@@ -50,7 +50,7 @@ static int open_mem(struct server *server)
 static int open_cache(struct server *server)
 {
     const struct world *world = server->world;
-    int err = vv_disk_open(CACHE_PATH, VV_DISK_SIZE_MIN, &server->cache);
+    int err = vv_disk_open(CACHE_PATH, VV_DISK_SIZE_MIN, VV_DISK_MEMORY_MIN, &server->cache);
     if (err < 0) {
         world_note(world, "server %u has no cache: %s", server->number, vv_err_text(err));
         return 0;

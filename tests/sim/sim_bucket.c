@@ -704,7 +704,7 @@ static void outage(void)
     double seconds;
     vv_waitq_init(&flood.done);
     make_bucket(&bucket, 16 * MIB);
-    must(vv_disk_open("/cache", 256 * MIB, &bucket.disk), "disk cache");
+    must(vv_disk_open("/cache", 256 * MIB, MIB, &bucket.disk), "disk cache");
     open_bucket(&bucket, REQUEST_NS, 0);
     write_big(&bucket, "big", 48, 5);
     uint64_t inode = make_file(&bucket, VV_ROOT_INODE, "small");

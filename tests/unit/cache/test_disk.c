@@ -15,6 +15,7 @@
 
 #define SIZE (8u << 20)
 #define OBJECT 300000u
+#define MEMORY (1u << 20)
 
 static const uint8_t volume_a[16] = "volume-a-volume";
 static const uint8_t volume_b[16] = "volume-b-volume";
@@ -72,7 +73,7 @@ static int64_t held(struct vv_disk *disk, const uint8_t id[16], unsigned n, uint
 static struct vv_disk *open_disk(const char *path, uint64_t size)
 {
     struct vv_disk *disk = NULL;
-    int err = vv_disk_open(path, size, &disk);
+    int err = vv_disk_open(path, size, MEMORY, &disk);
     if (err < 0)
         tap_is_int(err, 0, "a cache opens");
     return disk;
@@ -84,10 +85,10 @@ static void basics(void *arg)
     bool is_end;
     struct vv_disk *other;
     struct vv_disk_stats stats;
-    tap_is_int(vv_disk_open("/cache", 1 << 20, &other), -EINVAL, "too small a size is refused");
-    tap_is_int(vv_disk_open("/none/cache", SIZE, &other), -ENOENT, "the parent must be there");
+    tap_is_int(vv_disk_open("/cache", 1 << 20, MEMORY, &other), -EINVAL, "too small a size is refused");
+    tap_is_int(vv_disk_open("/none/cache", SIZE, MEMORY, &other), -ENOENT, "the parent must be there");
     struct vv_disk *disk = open_disk("/cache", SIZE);
-    tap_is_int(vv_disk_open("/cache", SIZE, &other), -VV_ERR_LOCKED, "a directory has one user");
+    tap_is_int(vv_disk_open("/cache", SIZE, MEMORY, &other), -VV_ERR_LOCKED, "a directory has one user");
     tap_is_int(held(disk, volume_a, 1, 0, 1000, NULL), 0, "nothing is there");
     keep(disk, volume_a, 1, 0, OBJECT, true);
     tap_is_int(held(disk, volume_a, 1, 0, OBJECT, &is_end), OBJECT, "an object is held");
@@ -156,6 +157,56 @@ static void bounded(void *arg)
     vv_disk_close(disk);
 }
 
+/* Many small pieces: it is memory that bounds what is held, and the size is not reached. */
+static void bounded_by_memory(void *arg)
+{
+    (void)arg;
+    enum { PIECES = 5000, PIECE = 500 };
+    struct vv_disk_stats stats;
+    struct vv_disk *disk = NULL;
+    uint64_t memory_max = 0;
+    bool is_good = true;
+    tap_is_int(vv_disk_open("/pieces", SIZE, VV_DISK_MEMORY_MIN - 1, &disk), -EINVAL,
+               "too little memory is refused");
+    tap_is_int(vv_disk_open("/pieces", SIZE, VV_DISK_MEMORY_MIN, &disk), 0, "a cache opens with little memory");
+    for (unsigned n = 0; n < PIECES; n++) {
+        keep(disk, volume_a, n, 0, PIECE, true);
+        vv_disk_stats(disk, &stats);
+        memory_max = stats.memory_bytes > memory_max ? stats.memory_bytes : memory_max;
+        is_good &= held(disk, volume_a, n, 0, PIECE, NULL) == PIECE;
+    }
+    tap_ok(is_good, "the newest piece is always held");
+    tap_ok(memory_max <= VV_DISK_MEMORY_MIN + 256, "%llu bytes of memory at most, of %u",
+           (unsigned long long)memory_max, VV_DISK_MEMORY_MIN);
+    tap_ok(stats.memory_bytes > VV_DISK_MEMORY_MIN / 2, "which are used: %llu",
+           (unsigned long long)stats.memory_bytes);
+    tap_ok(stats.files > 10 && stats.files < 20, "in %llu files", (unsigned long long)stats.files);
+    uint64_t entries = stats.entries;
+    vv_disk_close(disk);
+
+    tap_is_int(vv_disk_open("/pieces", SIZE, VV_DISK_MEMORY_MIN, &disk), 0, "it opens again");
+    vv_disk_stats(disk, &stats);
+    tap_is_int((int64_t)stats.entries, (int64_t)entries, "and knows as much");
+    vv_disk_close(disk);
+    tap_is_int(vv_disk_open("/pieces", SIZE, MEMORY, &disk), 0, "with more memory");
+    for (unsigned n = 0; n < 2000; n++)
+        keep(disk, volume_b, n, 0, PIECE, true);
+    vv_disk_stats(disk, &stats);
+    tap_is_int((int64_t)stats.entries, (int64_t)entries + 2000, "it holds more");
+    vv_disk_close(disk);
+    tap_is_int(vv_disk_open("/pieces", SIZE, VV_DISK_MEMORY_MIN, &disk), 0, "and with less again");
+    vv_disk_stats(disk, &stats);
+    tap_ok(stats.memory_bytes <= VV_DISK_MEMORY_MIN, "%llu bytes are known of: the bound holds while it opens",
+           (unsigned long long)stats.memory_bytes);
+    for (unsigned n = 0; n < PIECES; n++) {
+        vv_disk_forget(disk, volume_a, name_of(n));
+        vv_disk_forget(disk, volume_b, name_of(n));
+    }
+    vv_disk_stats(disk, &stats);
+    tap_is_int((int64_t)stats.memory_bytes, 0, "nothing is charged for what was forgotten");
+    vv_disk_close(disk);
+}
+
 /* ---- crashes ---- */
 
 struct crash {
@@ -169,7 +220,7 @@ static void victim(void *arg)
 {
     struct crash *crash = arg;
     struct vv_disk *disk;
-    if (vv_disk_open("/crash", SIZE, &disk) < 0)
+    if (vv_disk_open("/crash", SIZE, MEMORY, &disk) < 0)
         return;
     for (unsigned i = 0; i < 60; i++) {
         unsigned n = (unsigned)vv_sim_random(40);
@@ -278,7 +329,7 @@ static void no_memory(void *arg)
         struct vv_disk *disk = NULL;
         vv_format(path, sizeof path, "/memory%d", (int)n);
         vv_alloc_fail_at(n, false);
-        int err = vv_disk_open(path, SIZE, &disk);
+        int err = vv_disk_open(path, SIZE, MEMORY, &disk);
         for (unsigned i = 0; i < 2 && err == 0; i++) {
             keep(disk, volume_a, i, 0, 2000, true);
             is_good &= held(disk, volume_a, i, 0, 2000, NULL) >= 0;
@@ -312,6 +363,7 @@ static void world(void *arg)
     (void)arg;
     on_disk(basics);
     on_disk(bounded);
+    on_disk(bounded_by_memory);
     on_disk(store_calls);
     on_disk(no_memory);
 }
