@@ -117,11 +117,16 @@ static json_t *status(struct vv_server *server)
         set(object, "fuse_requests", fuse.requests);
         set(object, "fuse_errors", fuse.errors);
     }
-    for (unsigned i = 0; i < server->options->ninep_count; i++) {
-        struct vv_ninep_stats ninep;
-        vv_ninep_stats(server->ninep[i], &ninep);
-        set(object, "ninep_connections", ninep.connections);
-        set(object, "ninep_requests", ninep.requests);
+    if (server->options->ninep_count > 0) {
+        struct vv_ninep_stats all = {0};
+        for (unsigned i = 0; i < server->options->ninep_count; i++) {
+            struct vv_ninep_stats ninep;
+            vv_ninep_stats(server->ninep[i], &ninep);
+            all.connections += ninep.connections;
+            all.requests += ninep.requests;
+        }
+        set(object, "ninep_connections", all.connections);
+        set(object, "ninep_requests", all.requests);
     }
     vv_server_nfs_to_json(server, object);
     if (server->nbd != NULL) {
@@ -133,8 +138,9 @@ static json_t *status(struct vv_server *server)
         set(object, "nbd_errors", nbd.errors);
         set(object, "nbd_read_bytes", nbd.read_bytes);
         set(object, "nbd_write_bytes", nbd.write_bytes);
-        set(object, "nbd_memory_bytes", nbd.memory_bytes);
     }
+    set(object, "requests_memory_bytes", vv_conn_memory_used(&server->conn_memory));
+    set(object, "requests_memory_max_bytes", vv_conn_memory_limit(&server->conn_memory));
     return object;
 }
 
