@@ -298,7 +298,8 @@ class Proxy:
 def listener():
     """With room for what is sent while a request is held back: a window that has closed may open only by the sender's
     timer, 200 ms later."""
-    sock = socket.socket()
+    # Only with its protocol named does asyncio switch Nagle's algorithm off.
+    sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 8 << 20)
     except PermissionError:
