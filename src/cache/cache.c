@@ -287,6 +287,16 @@ uint64_t vv_cache_size(const struct vv_cache *cache)
     return cache->size;
 }
 
+uint64_t vv_cache_room(const struct vv_cache *cache)
+{
+    uint64_t room = cache->stats.bytes < cache->size ? cache->size - cache->stats.bytes : 0;
+    for (const struct vv_budget *at = cache->budget; at; at = at->parent) {
+        uint64_t left = at->used < at->limit ? at->limit - at->used : 0;
+        room = left < room ? left : room;
+    }
+    return room;
+}
+
 struct vv_block *vv_cache_peek(struct vv_cache *cache, const struct vv_cache_key *key)
 {
     struct vv_block *block = find_block(cache, key);

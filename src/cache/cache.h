@@ -88,6 +88,8 @@ MUST_CHECK int vv_cache_new(struct vv_budget *budget, uint64_t size_bytes,
 void vv_cache_free(struct vv_cache *cache);
 void vv_cache_resize(struct vv_cache *cache, uint64_t size_bytes);
 uint64_t vv_cache_size(const struct vv_cache *cache);
+/* Bytes that can come in before others are evicted. */
+uint64_t vv_cache_room(const struct vv_cache *cache);
 
 /* The block if it is there and loaded, with a reference; NULL otherwise. Does not suspend. */
 struct vv_block *vv_cache_peek(struct vv_cache *cache, const struct vv_cache_key *key);

@@ -18,7 +18,8 @@
 #include "front/ninep/ninep.h"
 #include "rt/rt.h"
 
-#define CONN_MEMORY_SHARE 8 /* requests of 9P, NFS and NBD may hold this part of the memory */
+#define CONN_MEMORY_SHARE 8 /* requests of 9P, NFS and NBD may hold this part of the memory, ... */
+#define CONN_MEMORY_MAX (128ull << 20) /* ... which more of does not make quicker */
 
 static void on_signal(void *arg)
 {
@@ -115,7 +116,8 @@ static void on_mount_gone(void *arg)
 
 static int open_doors(struct vv_server *server, const struct vv_options *options)
 {
-    vv_conn_memory_init(&server->conn_memory, options->memory_bytes / CONN_MEMORY_SHARE);
+    uint64_t share = options->memory_bytes / CONN_MEMORY_SHARE;
+    vv_conn_memory_init(&server->conn_memory, share < CONN_MEMORY_MAX ? share : CONN_MEMORY_MAX);
     for (unsigned i = 0; i < options->ninep_count; i++) {
         struct vv_ninep_options ninep = {.address = options->ninep[i], .door = VV_DOOR_NINEP + i,
                                          .is_read_only = options->is_read_only,

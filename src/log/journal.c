@@ -365,6 +365,11 @@ static int flatten(const struct iovec *plain, int count, struct append *append, 
     return 0;
 }
 
+void vv_journal_give_up(struct vv_journal *journal)
+{
+    break_journal(journal, -VV_ERR_LIMIT);
+}
+
 int vv_journal_append(struct vv_journal *journal, uint64_t commit, const struct iovec *plain,
                       int count)
 {

@@ -87,6 +87,8 @@ MUST_CHECK int vv_journal_reset(struct vv_journal *journal, uint64_t next_commit
 MUST_CHECK int vv_journal_append(struct vv_journal *journal, uint64_t commit,
                                  const struct iovec *plain, int count);
 bool vv_journal_is_broken(const struct vv_journal *journal);
+/* A commit will not be appended: those that follow it may not either. -VV_ERR_LIMIT from now on. Does not suspend. */
+void vv_journal_give_up(struct vv_journal *journal);
 /* All commits up to and including `commit` are confirmed in the bucket (18). */
 void vv_journal_trim(struct vv_journal *journal, uint64_t commit);
 /* Bytes written to the journal since opening; and bytes that its files take. */

@@ -17,6 +17,8 @@
 #define FIRST_LEN (64u << 10)        /* a first read of so much is likely of a file that is read on */
 #define FIRST_WINDOW_MAX (1u << 20)  /* what is fetched beside it */
 #define TRUSTED_BYTES (1u << 20)     /* who has read so much in sequence goes on, most likely */
+#define WASH_PART 4                  /* who has read this part of the cache's size in sequence leaves no more there */
+#define FULL_PART 8                  /* ... unless it has this part of room */
 #define IDLE_NS (5 * VV_NS_PER_S)    /* after which what is not asked for goes */
 
 static_assert(CHUNK_MAX <= VV_OP_DATA_MAX, "a chunk is one read");
@@ -282,8 +284,9 @@ void vv_stream_end(const struct vv_read *read, uint64_t took_ns)
     go_ahead(volume, stream, read->expected_end);
 }
 
-bool vv_stream_is_washing(const struct vv_stream *stream)
+bool vv_stream_is_washing(const struct vv_volume *volume, const struct vv_stream *stream)
 {
+    uint64_t size = vv_cache_size(volume->cache);
     return stream != NULL && stream->window == 0 && vv_list_is_empty(&stream->chunks) &&
-           stream->run_bytes > (16u << 20);
+           stream->run_bytes > size / WASH_PART && vv_cache_room(volume->cache) < size / FULL_PART;
 }

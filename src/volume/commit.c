@@ -9,6 +9,7 @@
 
 #define BULK_TRIES_MAX (2 * VV_UPLOADS_MAX)
 #define BULK_WAIT_NS (100 * VV_NS_PER_MS)
+#define RECORD_PLAIN_MAX (16ull << 20) /* bytes of files in one record of the journal, which has room for changes besides */
 
 int vv_commit_new(uint64_t number, struct vv_commit **out_commit)
 {
@@ -228,7 +229,7 @@ static void count_journal(struct vv_volume *volume)
     volume->journal_held = held;
 }
 
-static int journal_commit(struct vv_volume *volume, struct vv_commit *commit)
+static int append_record(struct vv_volume *volume, struct vv_commit *commit)
 {
     TRY(vv_commit_wait_uploads(volume, commit));
     struct vv_writer writer = vv_writer_new();
@@ -238,6 +239,21 @@ static int journal_commit(struct vv_volume *volume, struct vv_commit *commit)
         err = vv_journal_append(volume->journal, commit->number, &iov, 1);
     }
     vv_writer_done(&writer);
+    return err;
+}
+
+/* While the store or the journal was slow, more may have gathered than a record holds: that goes into data segments
+ * first. */
+static int journal_commit(struct vv_volume *volume, struct vv_commit *commit)
+{
+    vv_upload_excess(volume, commit, RECORD_PLAIN_MAX);
+    int err = append_record(volume, commit);
+    if (err == -VV_ERR_LIMIT && commit->plain_bytes > 0) {
+        vv_upload_excess(volume, commit, 0);
+        err = append_record(volume, commit);
+    }
+    if (err == -VV_ERR_LIMIT)
+        vv_journal_give_up(volume->journal);
     count_journal(volume);
     if (err < 0)
         return err;

@@ -6,6 +6,10 @@
 #include "volume/volume_impl.h"
 
 #define MEMORY_MIN (16ull << 20)
+#define DIRTY_SHARE_MAX (128ull << 20)    /* more of it makes nothing quicker, and syncs longer */
+#define MEMTABLE_SHARE_MAX (128ull << 20) /* three of the largest, and what finalising reserves */
+#define WORK_SHARE_MAX (192ull << 20)     /* four segments on their way, sealed beside plain, and requests */
+#define WORK_SHARE_PART 16                /* of the memory, besides */
 #define COMMIT_DELAY_DEFAULT_NS VV_NS_PER_S
 #define JOURNAL_STORE_PART 32 /* a file of the journal is at most this part of a bounded store */
 #define JOURNAL_FILE_MIN (2ull << 20)
@@ -20,15 +24,19 @@ static uint64_t bounded(uint64_t value, uint64_t low, uint64_t high)
     return value > high ? high : value;
 }
 
-/* How the one memory setting is divided. Half of it is left for sealing, uploads, replay, compaction
- * and the code itself. */
+/* How the one memory setting is divided: what more of does not help is bounded, the cache has the rest. A quarter
+ * each, up to there, is for dirty bytes, for memtables, and for sealing, uploads, replay, compaction, requests and the
+ * code itself, which also grows with what the cache's blocks cost beside their bytes. */
 static void share_memory(struct vv_volume *volume, const struct vv_volume_options *options)
 {
     uint64_t memory = options->memory_bytes < MEMORY_MIN ? MEMORY_MIN : options->memory_bytes;
+    uint64_t dirty = bounded(memory / 4, 0, DIRTY_SHARE_MAX);
+    uint64_t mem = bounded(memory / 4, 0, MEMTABLE_SHARE_MAX);
+    uint64_t work = bounded(memory / 4, 0, WORK_SHARE_MAX + memory / WORK_SHARE_PART);
     vv_budget_init(&volume->budget, NULL, memory);
-    vv_budget_init(&volume->dirty_budget, &volume->budget, memory / 4);
-    vv_budget_init(&volume->mem_budget, NULL, memory / 4);
-    vv_budget_init(&volume->cache_budget, NULL, memory / 4);
+    vv_budget_init(&volume->dirty_budget, &volume->budget, dirty);
+    vv_budget_init(&volume->mem_budget, NULL, mem);
+    vv_budget_init(&volume->cache_budget, NULL, memory - dirty - mem - work);
     volume->memtable_limit = bounded(memory / 24, 512 << 10, 32 << 20);
     volume->segment_bytes = bounded(memory / 32, 256 << 10, 16 << 20);
     if (options->segment_bytes != 0)

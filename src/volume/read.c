@@ -197,7 +197,7 @@ static void fill_holes(const struct vv_read *read, uint8_t *out)
 /* Everything is in memory, holes and what has its place are in `out`. */
 static int fetch_all(struct vv_read *read, uint8_t *out)
 {
-    bool is_in_place = vv_stream_is_washing(vv_stream_begin(read));
+    bool is_in_place = vv_stream_is_washing(read->volume, vv_stream_begin(read));
     uint64_t begun_ns = vv_rt_now_ns();
     if (is_in_place)
         fill_holes(read, out);

@@ -51,6 +51,6 @@ struct vv_stream *vv_stream_begin(const struct vv_read *read);
 void vv_stream_end(const struct vv_read *read, uint64_t took_ns);
 /* Has it read so much that what it reads would only push other things out of the cache, while the store is
  * quick enough to be read again? NULL is fine. */
-bool vv_stream_is_washing(const struct vv_stream *stream);
+bool vv_stream_is_washing(const struct vv_volume *volume, const struct vv_stream *stream);
 
 #endif

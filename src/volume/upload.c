@@ -16,6 +16,7 @@
 #define UNDER_WAY_SEGMENTS 4   /* whole segments, in bytes, that may be on their way */
 #define INLINE_SEAL_BYTES (32u << 10)
 #define UPLOAD_PAGE 4096u
+#define EXCESS_WAIT_NS (100 * VV_NS_PER_MS) /* until memory is asked for again */
 
 struct seal_run {
     struct vv_segment_builder *builder;
@@ -413,6 +414,16 @@ void vv_upload_start(struct vv_volume *volume, bool is_forced)
         volume->is_read_only)
         return;
     (void)start_upload(volume, volume->open, is_forced);
+}
+
+void vv_upload_excess(struct vv_volume *volume, struct vv_commit *commit, uint64_t bytes_max)
+{
+    volume->bulk_units++;
+    while (commit->plain_bytes > bytes_max && !volume->is_fenced && !volume->is_abandoning) {
+        if (vv_upload_is_full(volume) || !start_upload(volume, commit, true))
+            vv_waitq_wait(&volume->uploads, vv_rt_now_ns() + EXCESS_WAIT_NS);
+    }
+    volume->bulk_units--;
 }
 
 void vv_upload_frozen(struct vv_volume *volume, struct vv_commit *commit)

@@ -406,6 +406,8 @@ void vv_upload_start(struct vv_volume *volume, bool is_forced);
 /* Send bulk data of a frozen commit as data segments, until what is left is worth no request of its own. Does not
  * wait for them to end. Suspends. */
 void vv_upload_frozen(struct vv_volume *volume, struct vv_commit *commit);
+/* The same, whatever it is worth and however the store does, until at most bytes_max are left plain. Suspends. */
+void vv_upload_excess(struct vv_volume *volume, struct vv_commit *commit, uint64_t bytes_max);
 /* Free the idle buffers of uploads. */
 void vv_upload_trim(struct vv_volume *volume);
 

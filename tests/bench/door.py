@@ -21,6 +21,8 @@ SECONDS = 60 * float(os.environ.get("BENCH_DOOR_MINUTES", "5"))
 BUILD = os.path.abspath(sys.argv[1])
 VARVE = os.path.join(BUILD, "varve")
 LINE_MAX_S = 300  # one measurement
+LARGE = "2G"  # varve's memory where the peer has the machine's page cache: both hold what is read over and over
+MEMORY = f"varve has --memory {LARGE}, which holds what is read (the peer has the page cache of the whole machine); varve 256M has the default."
 
 
 def go_inside(variable, *options):
@@ -33,7 +35,10 @@ def go_inside(variable, *options):
 
 
 def sh(*command, timeout=LINE_MAX_S):
-    return subprocess.run(command, check=True, capture_output=True, text=True, timeout=timeout).stdout
+    done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=timeout)
+    if done.returncode != 0:
+        sys.exit(f"bench: {' '.join(command)}: {done.returncode}: {done.stderr[-2000:]}")
+    return done.stdout
 
 
 class Line:

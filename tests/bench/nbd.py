@@ -91,5 +91,5 @@ def measure(side, options):
     return moved / seconds / 1e6 if "--bs=1m" in options else count / seconds, count * (1 + is_warm)
 
 
-door.run("nbd", f"block devices: varve --memory 2G and 256M beside {door.sh('nbdkit', '--version').strip()} file, over unix sockets",
-         [Varve("varve", "2G"), Varve("varve 256M", "256M"), Nbdkit("nbdkit", False)], LINES, measure, CAUSES)
+door.run("nbd", f"block devices: varve beside {door.sh('nbdkit', '--version').strip()} file, over unix sockets\n" + door.MEMORY,
+         [Varve("varve", door.LARGE), Varve("varve 256M", "256M"), Nbdkit("nbdkit", False)], LINES, measure, CAUSES)

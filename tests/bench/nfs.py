@@ -54,12 +54,12 @@ LOG {{ Default_Log_Level = EVENT; }}
 
 
 class Varve(door.Side):
-    def __init__(self, name, export):
+    def __init__(self, name, export, memory=door.LARGE):
         super().__init__(name, True)
-        self.export = export
+        self.export, self.memory = export, memory
 
     def begin(self):
-        return self.serve("--nfs", "127.0.0.1:0", "--export", self.export), r"NFS on port (\d+)"
+        return self.serve("--nfs", "127.0.0.1:0", "--export", self.export, "--memory", self.memory), r"NFS on port (\d+)"
 
     def ready(self, found):
         self.ports, self.path = (found[1], found[1]), "/"
@@ -94,6 +94,7 @@ os.makedirs("/run/rpcbind")
 RPCBIND = subprocess.Popen(["rpcbind", "-w", "-f"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 atexit.register(RPCBIND.kill)
 door.run("nfs", f"NFS: {FILES} files, {MIB} MiB, {IOS} requests of 4 KiB; peer = nfs-ganesha (VFS) over ext4: its names are not "
-         "durable when it answers;\nvarve's are, but on an async export",
-         [Varve("varve", "/:no_root_squash"), Varve(ASYNC, "/:no_root_squash,async"), Ganesha("ganesha", False)],
+         "durable when it answers;\nvarve's are, but on an async export. " + door.MEMORY,
+         [Varve("varve", "/:no_root_squash"), Varve(ASYNC, "/:no_root_squash,async"),
+          Varve("varve 256M", "/:no_root_squash", "256M"), Ganesha("ganesha", False)],
          LINES, measure, CAUSES)

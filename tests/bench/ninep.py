@@ -45,8 +45,12 @@ CAUSES = {
 
 
 class Varve(door.Side):
+    def __init__(self, name, memory):
+        super().__init__(name, True)
+        self.memory = memory
+
     def begin(self):
-        return self.serve("--9p", "127.0.0.1:0"), r"9P on port (\d+)"
+        return self.serve("--9p", "127.0.0.1:0", "--memory", self.memory), r"9P on port (\d+)"
 
     def ready(self, found):
         self.port, self.path = found[1], "/"
@@ -77,5 +81,5 @@ def measure(side, args):
 
 door.run("9p", f"9P: {FILES} files, {MIB} MiB, {IOS} requests of 4 KiB.\n"
          "Both answer from memory and make durable what is fsynced (the end of each line of writes, each request of "
-         "sync-4k).\nEach in the largest messages it agrees to (varve 1 MiB, diod less). varve compresses and encrypts.",
-         [Varve("varve", True), Diod("diod", False)], LINES, measure, CAUSES)
+         "sync-4k).\nEach in the largest messages it agrees to (varve 1 MiB, diod less). varve compresses and encrypts.\n" + door.MEMORY,
+         [Varve("varve", door.LARGE), Varve("varve 256M", "256M"), Diod("diod", False)], LINES, measure, CAUSES)

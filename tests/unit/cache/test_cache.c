@@ -214,11 +214,16 @@ static void test_budget(void)
 {
     struct vv_cache *cache = new_cache(100);
     struct vv_cache_stats stats;
+    tap_is_int((int64_t)(vv_cache_room(cache) / BLOCK_CHARGE), 100, "an empty cache has room");
     budget.limit = 5 * BLOCK_CHARGE;
+    tap_is_int((int64_t)(vv_cache_room(cache) / BLOCK_CHARGE), 5, "as much as its budget");
+    (void)touch(cache, 1, 100);
+    tap_is_int((int64_t)(vv_cache_room(cache) / BLOCK_CHARGE), 4, "less what it holds");
     for (uint64_t b = 0; b < 20; b++)
         (void)touch(cache, 1, b);
     vv_cache_stats(cache, &stats);
     tap_is_int((int64_t)stats.blocks, 5, "a budget that is over its limit evicts");
+    tap_is_int((int64_t)vv_cache_room(cache), 0, "full");
     vv_cache_free(cache);
 }
 

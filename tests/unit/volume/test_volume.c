@@ -34,6 +34,8 @@ struct test {
     struct model files[FILES];
     unsigned steps;
     bool is_journaling;
+    uint64_t store_ns;     /* what its requests take */
+    uint64_t memory_bytes; /* 0 = 16 MiB, with segments of 256 KiB; else of 1 MiB */
     int bad;
     uint64_t random;
 };
@@ -132,8 +134,9 @@ static int open_volume(struct test *test)
         .durability = test->is_journaling ? VV_DURABILITY_JOURNAL : VV_DURABILITY_BUCKET,
         .journal_path = test->is_journaling ? "/journal" : NULL,
         .journal_file_bytes = 1 << 20,
-        .memory_bytes = 16 << 20,
-        .segment_bytes = 256 << 10,
+        .memory_bytes = test->memory_bytes ? test->memory_bytes : 16 << 20,
+        .segment_bytes = test->memory_bytes ? 1 << 20 : 256 << 10,
+        .sync_timeout_ns = 300 * VV_NS_PER_S,
     };
     return vv_volume_open(&options, &test->volume);
 }
@@ -192,6 +195,8 @@ static void make_volume(struct test *test)
     size_t keys_len;
     struct vv_secret secret = {VV_SECRET_KEY_FILE, "0123456789abcdef0123456789abcdef", 32};
     tap_is_int(vv_store_mem_open(test->backend, &test->store), 0, "open the store");
+    if (test->store_ns != 0)
+        tap_is_int(vv_store_latency_new(test->store, test->store_ns, 0, &test->store), 0, "slow it");
     tap_is_int(vv_keyring_new((const uint8_t *)"volume-id-volume", &test->ring), 0, "make a ring");
     tap_is_int(vv_slots_create(test->ring, &secret, &vv_slot_cost_test, &keys, &keys_len), 0,
                "make slots");
@@ -233,6 +238,34 @@ static void many_extents(void *arg)
     vv_volume_stats(test->volume, &stats);
     tap_ok(stats.memtable_bytes < 3 << 20, "%llu KiB of memtables after %llu commits",
            (unsigned long long)stats.memtable_bytes / 1024, (unsigned long long)stats.commits);
+    tear_down(test);
+}
+
+#define SLOW_MIB 124 /* nearly the share of dirty bytes */
+
+/* A store so slow that nearly all of it is still in one commit when somebody syncs: that is more than a record of the
+ * journal holds. */
+static void slow_store(void *arg)
+{
+    struct test *test = arg;
+    struct model file = {.data_id = FIRST_DATA + 1000};
+    static uint8_t bytes[1 << 20];
+    int bad_count = 0;
+    test->memory_bytes = 512 << 20;
+    test->store_ns = 2 * VV_NS_PER_S;
+    make_volume(test);
+    for (uint64_t i = 0; i < SLOW_MIB; i++) {
+        struct action action = {.test = test, .file = &file, .bytes = bytes};
+        action.offset = i * sizeof bytes;
+        action.end = action.offset + sizeof bytes;
+        memset(bytes, (int)i, sizeof bytes);
+        bad_count += vv_volume_run(test->volume, VV_OP_WRITE, sizeof bytes, do_write, &action) < 0;
+    }
+    tap_is_int(bad_count, 0, "%d MiB written", SLOW_MIB);
+    tap_is_int(vv_volume_sync(test->volume, 0), 0, "and synced");
+    struct vv_volume_stats stats;
+    vv_volume_stats(test->volume, &stats);
+    tap_ok(stats.durable_commit > stats.bucket_commit, "by the journal");
     tear_down(test);
 }
 
@@ -353,6 +386,7 @@ int main(int argc, char **argv)
         run(scenario, i, 150, i % 2 == 1);
     run(many_extents, 1, 0, true);
     run(many_extents, 2, 0, false);
+    run(slow_store, 1, 0, true);
     run(closings, 15, 0, true);
     run(closings, 17, 0, true);
     return tap_done();
