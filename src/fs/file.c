@@ -377,5 +377,7 @@ ssize_t vv_fs_copy_range(struct vv_fs *fs, const struct vv_fs_call *call, uint64
     ssize_t got = vv_fs_read(fs, call, from_inode, NULL, buf, len, from_offset);
     if (got <= 0)
         return got;
-    return vv_fs_write(fs, call, to_inode, NULL, buf, (size_t)got, to_offset, 0);
+    /* Unlike with a write, nobody has told who may keep set-id bits: only root. */
+    unsigned flags = vv_cred_is_root(&call->cred) ? 0 : VV_WRITE_KILL_PRIV;
+    return vv_fs_write(fs, call, to_inode, NULL, buf, (size_t)got, to_offset, flags);
 }

@@ -152,6 +152,23 @@ def test_suid():
     equal(os.stat("program").st_mode & 0o7777, 0o777)
 
 
+@without("suid")
+def test_suid_copy():
+    """set-user-id ends when an ordinary user copies into the program; root's copy keeps it"""
+    os.chmod(".", 0o777)
+    write("from", b"y" * 10000)
+    write("program", b"x")
+    os.chown("program", OTHER, GROUP)
+
+    def copy():
+        with open("from", "rb") as source, open("program", "r+b") as program:
+            equal(os.copy_file_range(source.fileno(), program.fileno(), 5000), 5000)
+    for run, mode in ((copy, 0o6777), (lambda: as_user(copy), 0o777)):
+        os.chmod("program", 0o6777)
+        run()
+        equal(oct(os.stat("program").st_mode & 0o7777), oct(mode))
+
+
 def test_statfs():
     """statfs: names of 255, room, and less of it after a write"""
     before = os.statvfs(".")

@@ -26,6 +26,10 @@
 /* INIT flags above those of Debian 12's header. */
 #define VV_FUSE_CREATE_SUPP_GROUP (1ull << 34) /* the group that matters comes with creations */
 #define VV_FUSE_DIRECT_IO_ALLOW_MMAP (1ull << 36)
+/* The mount may be mounted again with users mapped. Then only requests that make something name a
+ * user (as the mount maps him); in all others uid and gid are VV_FUSE_ID_NONE. Since Linux 6.12. */
+#define VV_FUSE_ALLOW_IDMAP (1ull << 40)
+#define VV_FUSE_ID_NONE UINT32_MAX
 
 #define VV_FUSE_EXT_GROUPS 32u /* extension type: count[4], gid[4] * count */
 #define VV_FUSE_GROUPS_MAX 32  /* of an extension; the kernel sends one */

@@ -202,44 +202,61 @@ int vv_fuse_device_write(struct vv_fuse_device *device, struct iovec *iov, int c
     return len < 0 ? -errno : 0;
 }
 
-/* ---- the caller's groups ---- */
+/* ---- the caller ---- */
 
-/* The numbers of the line "Groups:\t4 24 27 \n". */
-static size_t parse_groups(const char *status, uint32_t *out_groups, size_t count)
+/* The numbers of a line of /proc/PID/status, as "\nGroups:\t4 24 27 \n". */
+static size_t parse_ids(const char *status, const char *line, uint32_t *out_ids, size_t count)
 {
-    const char *at = strstr(status, "\nGroups:");
+    const char *at = strstr(status, line);
     size_t found = 0;
     if (!at)
         return 0;
-    at += strlen("\nGroups:");
+    at += strlen(line);
     while (found < count) {
         while (*at == ' ' || *at == '\t')
             at++;
         if (*at < '0' || *at > '9')
             break;
-        uint64_t group = 0;
-        while (*at >= '0' && *at <= '9' && group <= UINT32_MAX)
-            group = group * 10 + (uint64_t)(*at++ - '0');
-        out_groups[found++] = (uint32_t)group;
+        uint64_t id = 0;
+        while (*at >= '0' && *at <= '9' && id <= UINT32_MAX)
+            id = id * 10 + (uint64_t)(*at++ - '0');
+        out_ids[found++] = (uint32_t)id;
     }
     return found;
 }
 
-size_t vv_fuse_device_groups(pid_t pid, uint32_t *out_groups, size_t count)
+/* NULL when there is nothing to be read. */
+static char *read_status(pid_t pid)
 {
     char path[64];
     vv_format(path, sizeof(path), "/proc/%d/status", (int)pid);
     int fd = pid > 0 ? open(path, O_RDONLY | O_CLOEXEC) : -1;
     if (fd < 0)
-        return 0;
+        return NULL;
     char *status = vv_alloc(STATUS_LEN_MAX);
     ssize_t len = status ? read(fd, status, STATUS_LEN_MAX - 1) : -1;
     close(fd);
-    size_t found = 0;
-    if (len > 0) {
-        status[len] = '\0';
-        found = parse_groups(status, out_groups, count);
+    if (len <= 0) {
+        vv_free(status);
+        return NULL;
     }
-    vv_free(status);
-    return found;
+    status[len] = '\0';
+    return status;
+}
+
+size_t vv_fuse_device_groups(pid_t pid, uint32_t *out_groups, size_t count)
+{
+    char *status CLEANUP(vv_free_ptr) = read_status(pid);
+    return status ? parse_ids(status, "\nGroups:", out_groups, count) : 0;
+}
+
+void vv_fuse_device_ids(pid_t pid, uint32_t *io_uid, uint32_t *io_gid)
+{
+    uint32_t uids[4], gids[4]; /* real, effective, saved, for files */
+    char *status CLEANUP(vv_free_ptr) = read_status(pid);
+    if (!status || parse_ids(status, "\nUid:", uids, 4) != 4 ||
+        parse_ids(status, "\nGid:", gids, 4) != 4)
+        return;
+    *io_uid = uids[3];
+    *io_gid = gids[3];
 }

@@ -45,5 +45,8 @@ void vv_fuse_device_sync(struct vv_fuse_device *device);
 /* The groups of a process, from /proc. Their number, at most `count`; 0 when it can't be told.
  * Blocks shortly (no disk is involved): may be called on the reactor. */
 size_t vv_fuse_device_groups(pid_t pid, uint32_t *out_groups, size_t count);
+/* The user and group with which a process uses files; left as they are when it can't be told.
+ * Blocks as above. */
+void vv_fuse_device_ids(pid_t pid, uint32_t *io_uid, uint32_t *io_gid);
 
 #endif

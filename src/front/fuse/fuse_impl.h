@@ -159,6 +159,9 @@ MUST_CHECK int vv_fuse_take_entry(struct vv_fuse_request *request, struct vv_byt
 /* Let the caller's groups count in request->call: from the request's extension or from /proc.
  * `out_groups` (to be freed with vv_free) may stay NULL. */
 void vv_fuse_add_groups(struct vv_fuse_request *request, uint32_t **out_groups);
+/* A caller who is not named in the request is looked up in /proc, for operations in which root may
+ * do more. Who is not found there is nobody. */
+void vv_fuse_learn_caller(struct vv_fuse_request *request);
 
 MUST_CHECK int vv_fuse_open_new(struct vv_fuse *fuse, struct vv_handle *handle,
                                 struct vv_fuse_open **out_open);

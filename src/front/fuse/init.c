@@ -14,7 +14,8 @@
  * EXPLICIT_INVAL_DATA (not AUTO_INVAL_DATA, which drops a file's pages after each own write): other
  * doors' changes are invalidated one by one. DONT_MASK: a default ACL replaces the umask.
  * POSIX_ACL: the kernel enforces and caches ACLs. HANDLE_KILLPRIV_V2: requests say whether set-id
- * bits are to go, so the kernel needn't ask for security.capability before each write. */
+ * bits are to go, so the kernel needn't ask for security.capability before each write. ALLOW_IDMAP
+ * needs default_permissions, which the mount always has. */
 static uint64_t wanted_flags(const struct vv_fuse_options *options)
 {
     uint64_t flags = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_EXPORT_SUPPORT |
@@ -22,7 +23,7 @@ static uint64_t wanted_flags(const struct vv_fuse_options *options)
                      FUSE_ASYNC_DIO | FUSE_PARALLEL_DIROPS | FUSE_POSIX_ACL | FUSE_MAX_PAGES |
                      FUSE_EXPLICIT_INVAL_DATA | FUSE_HANDLE_KILLPRIV_V2 | FUSE_SETXATTR_EXT |
                      FUSE_INIT_EXT;
-    flags |= VV_FUSE_CREATE_SUPP_GROUP | VV_FUSE_DIRECT_IO_ALLOW_MMAP;
+    flags |= VV_FUSE_CREATE_SUPP_GROUP | VV_FUSE_DIRECT_IO_ALLOW_MMAP | VV_FUSE_ALLOW_IDMAP;
     if (!options->is_kernel_locking)
         flags |= FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS;
     if (!options->is_no_cache)

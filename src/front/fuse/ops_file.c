@@ -193,7 +193,8 @@ int vv_fuse_fallocate(struct vv_fuse_request *request)
     struct fuse_fallocate_in in;
     if (!vv_fuse_take(request, &in, sizeof(in)))
         return -EINVAL;
-    /* Who is not in the file's group takes its setgid bit away. */
+    /* Who is not root takes set-id bits away, and who is not in the file's group setgid. */
+    vv_fuse_learn_caller(request);
     uint32_t *groups CLEANUP(vv_free_ptr);
     vv_fuse_add_groups(request, &groups);
     TRY(vv_fs_fallocate(request->fuse->fs, &request->call, node_of(request),
@@ -221,6 +222,7 @@ int vv_fuse_copy_file_range(struct vv_fuse_request *request)
     if (!vv_fuse_take(request, &in, sizeof(in)) || in.flags != 0)
         return -EINVAL;
     uint64_t len = in.len < COPY_BYTES_MAX ? in.len : COPY_BYTES_MAX;
+    vv_fuse_learn_caller(request);
     ssize_t copied = vv_fs_copy_range(request->fuse->fs, &request->call, node_of(request),
                                       in.off_in, in.nodeid_out, in.off_out, (size_t)len);
     TRY(copied);

@@ -75,6 +75,7 @@ int vv_fuse_access(struct vv_fuse_request *request)
     struct fuse_access_in in;
     if (!vv_fuse_take(request, &in, sizeof(in)))
         return -EINVAL;
+    vv_fuse_learn_caller(request);
     uint32_t *groups CLEANUP(vv_free_ptr);
     vv_fuse_add_groups(request, &groups);
     TRY(vv_fs_access(request->fuse->fs, &request->call, node_of(request), (int)in.mask));
@@ -251,6 +252,8 @@ int vv_fuse_listxattr(struct vv_fuse_request *request)
     struct fuse_getxattr_in in;
     if (!vv_fuse_take(request, &in, sizeof(in)))
         return -EINVAL;
+    /* Others than root don't see the names of trusted.*. */
+    vv_fuse_learn_caller(request);
     size_t size = in.size < VV_XATTR_LIST_MAX ? in.size : VV_XATTR_LIST_MAX;
     char *names CLEANUP(vv_free_ptr) = vv_alloc(size);
     if (!names)

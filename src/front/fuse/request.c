@@ -42,6 +42,17 @@ void vv_fuse_add_groups(struct vv_fuse_request *request, uint32_t **out_groups)
     *out_groups = groups;
 }
 
+void vv_fuse_learn_caller(struct vv_fuse_request *request)
+{
+    const struct fuse_in_header *header = &request->message.header;
+    struct vv_cred *cred = &request->call.cred;
+    if (header->uid != VV_FUSE_ID_NONE)
+        return;
+    cred->uid = VV_FUSE_ID_NONE;
+    cred->gid = VV_FUSE_ID_NONE;
+    vv_fuse_device_ids((pid_t)header->pid, &cred->uid, &cred->gid);
+}
+
 int vv_fuse_open_new(struct vv_fuse *fuse, struct vv_handle *handle, struct vv_fuse_open **out_open)
 {
     struct vv_fuse_open *open = vv_alloc(sizeof(*open));

@@ -192,8 +192,13 @@ static int receive(struct vv_fuse *fuse, struct vv_fuse_request *request)
         return err;
     }
     const struct fuse_in_header *header = &request->message.header;
+    /* A caller who is not named (ALLOW_IDMAP) may do what he asks for. Where it matters whether he
+     * is root, the operation asks who he is. */
+    bool is_named = header->uid != VV_FUSE_ID_NONE;
     request->call = (struct vv_fs_call){
-        .cred = {.uid = header->uid, .gid = header->gid, .is_checked = true},
+        .cred = {.uid = is_named ? header->uid : 0,
+                 .gid = is_named ? header->gid : 0,
+                 .is_checked = true},
         .door = fuse->options.door,
     };
     request->change_count = fuse->change_count;

@@ -254,6 +254,14 @@ static void test_copy(void)
     tap_is_int(vv_fs_copy_range(fs, ROOT, a, 0, a, 200000, 100), 100, "... further on");
     tap_is_int(vv_fs_copy_range(fs, ROOT, a, 1 << 20, b, 0, 100), 0, "from past the end");
     tap_is_int(vv_fs_copy_range(fs, BOB, a, 0, b, 0, 100), -EACCES, "without permission");
+    /* Kernels check who may copy, but don't say whether set-id bits are to go. */
+    struct vv_fs_call checked = *BOB;
+    checked.cred.is_checked = true;
+    set_mode(ROOT, b, 06777);
+    tap_is_int(vv_fs_copy_range(fs, ROOT, a, 0, b, 0, 100), 100, "uid 0 copies");
+    tap_is_int(attr_of(b).mode & 07777, 06777, "... and set-id bits stay");
+    tap_is_int(vv_fs_copy_range(fs, &checked, a, 0, b, 0, 100), 100, "a user copies");
+    tap_is_int(attr_of(b).mode & 07777, 0777, "... and they go");
 }
 
 static void test_seek(void)
