@@ -1,6 +1,7 @@
 /* Edits: what a flush or compaction changes in the tree, and the lists of tables for manifests. */
 #include <assert.h>
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
@@ -152,6 +153,73 @@ int vv_lsm_tables(const struct vv_lsm *lsm, const struct vv_lsm_edit *edit,
     return 0;
 }
 
+/* ---- ids ---- */
+
+static int compare_ids(const void *a, const void *b)
+{
+    const struct vv_table_id *first = a;
+    const struct vv_table_id *second = b;
+    if (first->epoch != second->epoch)
+        return first->epoch < second->epoch ? -1 : 1;
+    if (first->counter != second->counter)
+        return first->counter < second->counter ? -1 : 1;
+    return 0;
+}
+
+static size_t count_of(const struct vv_list *tables)
+{
+    size_t count = 0;
+    vv_list_each (node, tables)
+        count++;
+    return count;
+}
+
+struct ids {
+    struct vv_table_id *ids;
+    size_t count;
+    uint64_t epoch;
+};
+
+static void take_id(struct ids *ids, const struct vv_table *table)
+{
+    if (table->ref.epoch < ids->epoch)
+        ids->ids[ids->count++] = (struct vv_table_id){table->ref.epoch, table->ref.counter};
+}
+
+static void take_ids(struct ids *ids, const struct vv_list *tables)
+{
+    vv_list_each (node, tables)
+        take_id(ids, vv_list_entry(node, struct vv_table, link));
+}
+
+int vv_lsm_table_ids(const struct vv_lsm *lsm, uint64_t epoch, struct vv_table_id **out_ids,
+                     size_t *out_count)
+{
+    size_t max = 1 + count_of(&lsm->dying) + count_of(&lsm->dead);
+    for (unsigned i = 0; i < VV_LSM_LEVELS_MAX; i++)
+        max += lsm->levels[i].count;
+    struct ids ids = {.ids = vv_calloc(max, sizeof(*ids.ids)), .epoch = epoch};
+    if (!ids.ids)
+        return -ENOMEM;
+    for (unsigned i = 0; i < VV_LSM_LEVELS_MAX; i++) {
+        for (size_t j = 0; j < lsm->levels[i].count; j++)
+            take_id(&ids, lsm->levels[i].tables[j]);
+    }
+    take_ids(&ids, &lsm->dying);
+    take_ids(&ids, &lsm->dead);
+    qsort(ids.ids, ids.count, sizeof(*ids.ids), compare_ids);
+    *out_ids = ids.ids;
+    *out_count = ids.count;
+    return 0;
+}
+
+bool vv_table_ids_have(const struct vv_table_id *ids, size_t count, uint64_t epoch,
+                       uint64_t counter)
+{
+    const struct vv_table_id id = {epoch, counter};
+    return count > 0 && bsearch(&id, ids, count, sizeof(*ids), compare_ids) != NULL;
+}
+
 /* ---- applying ---- */
 
 static void drop_flushed(struct vv_lsm *lsm, uint64_t commit)
@@ -183,6 +251,7 @@ void vv_lsm_apply(struct vv_lsm *lsm, struct vv_lsm_edit *edit)
             edit->promised--;
         } else {
             table->is_dead = true;
+            vv_list_push_back(&lsm->dying, &table->link);
             vv_table_unref(table);
         }
     }

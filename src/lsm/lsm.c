@@ -35,6 +35,7 @@ int vv_lsm_new(const struct vv_lsm_options *options, struct vv_lsm **out_lsm)
         lsm->options.level1_bytes = VV_LSM_LEVEL1_BYTES_DEFAULT;
     lsm->next_order = 1;
     vv_list_init(&lsm->memtables);
+    vv_list_init(&lsm->dying);
     vv_list_init(&lsm->dead);
     vv_list_init(&lsm->pinned);
     int err = add_memtable(lsm);

@@ -192,6 +192,17 @@ void vv_lsm_abandon(struct vv_lsm *lsm, struct vv_lsm_edit *edit);
  * caller deletes the object when PROTOCOL 14 allows. The keys of *out_table are left out. false =
  * none. */
 bool vv_lsm_next_dead(struct vv_lsm *lsm, struct vv_table_ref *out_table);
+/* The ids of all tables of epochs below `epoch` that this process knows: part of the tree, still read by
+ * somebody, or dead and not yet given out. Ascending; the caller frees *out_ids. None is ever added to them, since
+ * new tables are of the newest epoch. -ENOMEM. */
+struct vv_table_id {
+    uint64_t epoch;
+    uint64_t counter;
+};
+MUST_CHECK int vv_lsm_table_ids(const struct vv_lsm *lsm, uint64_t epoch,
+                                struct vv_table_id **out_ids, size_t *out_count);
+bool vv_table_ids_have(const struct vv_table_id *ids, size_t count, uint64_t epoch,
+                       uint64_t counter);
 void vv_table_name(uint64_t epoch, uint64_t counter, char *name, size_t size);
 MUST_CHECK int vv_table_name_parse(const char *name, uint64_t *out_epoch, uint64_t *out_counter);
 

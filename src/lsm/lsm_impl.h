@@ -33,6 +33,7 @@ struct vv_lsm {
     struct vv_lsm_options options;
     struct vv_list memtables; /* oldest first; the last one is written to */
     struct vv_level levels[VV_LSM_LEVELS_MAX];
+    struct vv_list dying;  /* tables that are no part of the tree any more and still read */
     struct vv_list dead;   /* tables for vv_lsm_next_dead */
     struct vv_list pinned; /* tables that hold their filter or index, longest unused first */
     uint64_t pinned_bytes;

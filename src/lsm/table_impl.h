@@ -33,7 +33,7 @@ struct vv_table_reader {
 };
 
 struct vv_table {
-    struct vv_list link; /* in vv_lsm.dead */
+    struct vv_list link; /* in vv_lsm.dying or vv_lsm.dead */
     struct vv_lsm *lsm;
     struct vv_table_ref ref; /* keys owned */
     uint32_t refs;

@@ -78,6 +78,7 @@ void vv_table_unref(struct vv_table *table)
         return;
     }
     unpin(table);
+    vv_list_remove(&table->link);
     vv_list_push_back(&table->lsm->dead, &table->link);
 }
 

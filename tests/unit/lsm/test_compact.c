@@ -293,6 +293,22 @@ static void test_failures(void)
     rig_close(&rig);
 }
 
+/* How many tables of epochs below `epoch` are known; -1 when they are not in order, or not all found. */
+static int64_t known_tables(struct rig *rig, uint64_t epoch)
+{
+    struct vv_table_id *ids;
+    size_t count;
+    if (vv_lsm_table_ids(rig->lsm, epoch, &ids, &count) < 0)
+        return -1;
+    bool is_good = !vv_table_ids_have(ids, count, 7, UINT64_MAX);
+    for (size_t i = 0; i < count; i++) {
+        is_good &= vv_table_ids_have(ids, count, ids[i].epoch, ids[i].counter);
+        is_good &= i == 0 || ids[i - 1].counter < ids[i].counter;
+    }
+    vv_free(ids);
+    return is_good ? (int64_t)count : -1;
+}
+
 /* Readers keep tables alive that a compaction removed. */
 static void test_readers(void)
 {
@@ -308,14 +324,20 @@ static void test_readers(void)
     tap_is_int(vv_lsm_iter_next(iter, &key, &value), 1, "and reads");
     struct vv_lsm_edit *edit;
     tap_is_int(vv_lsm_prepare_compaction(rig.lsm, &edit), 0, "a compaction");
+    int64_t before = known_tables(&rig, 8);
     vv_lsm_apply(rig.lsm, edit);
     tap_is_int(rig_sweep(&rig), 0, "its inputs are in use");
+    tap_ok(known_tables(&rig, 8) > before, "and known, beside its outputs");
+    tap_is_int(known_tables(&rig, 7), 0, "none is of an older epoch");
     unsigned count = 1;
     while (vv_lsm_iter_next(iter, &key, &value) == 1)
         count++;
     tap_is_int(count, 1500, "the scan goes on");
+    before = known_tables(&rig, 8);
     vv_lsm_iter_close(iter);
+    tap_is_int(known_tables(&rig, 8), before, "dead ones are known until they are given out");
     tap_is_int(rig_sweep(&rig), VV_LSM_L0_COMPACT, "and then they die");
+    tap_is_int(known_tables(&rig, 8), before - VV_LSM_L0_COMPACT, "and are forgotten");
     rig_close(&rig);
 }
 
