@@ -36,7 +36,10 @@ enum vv_plant {
     VV_PLANT_TOMBSTONES_DROPPED = 26,  /* lsm: compaction drops deletes that hide older records */
     VV_PLANT_HALF_RENAME = 27,         /* fs: a replacing rename is two operations */
     VV_PLANT_LATE_REPLY = 28,          /* fs: a reply is written by the next operation that has one */
-    VV_PLANT_END = 29
+    VV_PLANT_SWEEP_NEWER = 29,         /* volume: the orphan sweep takes ids of any epoch (16) */
+    VV_PLANT_SWEEP_EARLY = 30,         /* volume: ... does not wait for what was replayed (16, 18) */
+    VV_PLANT_SWEEP_NEVER = 31,         /* volume: ... does not happen (16) */
+    VV_PLANT_END = 32
 };
 
 #ifdef VV_PLANTABLE

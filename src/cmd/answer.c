@@ -51,6 +51,8 @@ json_t *vv_stats_to_json(struct vv_volume *volume)
     set(object, "held_bytes", stats.total_bytes);
     set(object, "segments", stats.segments);
     set(object, "segments_deleted", stats.segments_deleted);
+    set(object, "leftovers_deleted", stats.leftovers_deleted);
+    set(object, "leftover_bytes_deleted", stats.leftover_bytes_deleted);
     set(object, "reclaims_waiting", stats.ranges + stats.orphans);
     set(object, "memory_bytes", stats.memory_bytes);
     set(object, "dirty_bytes", stats.dirty_bytes);

@@ -252,7 +252,8 @@ void vv_fsck_report_text(const struct vv_fsck_report *report, const char *url,
         print(writer, "  not checked: %s\n", report->not_checked);
     print_numbers(report, writer);
     if (report->garbage_objects > 0)
-        print(writer, "  (left-over objects are what writers that ended early leave: harmless)\n");
+        print(writer, "  (left-over objects are what servers that ended early left: harmless; the next\n"
+                      "   one deletes them after its first flush)\n");
     if (report->journal_commits > 0)
         print(writer, "  (what only the journal holds is put into the store by the next serve)\n");
 }

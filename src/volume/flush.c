@@ -4,7 +4,7 @@
 
 #include "base/log.h"
 #include "base/plant.h"
-#include "volume/volume_impl.h"
+#include "volume/sweep_impl.h"
 
 #define COMPACT_AFTER_NS (500 * VV_NS_PER_MS) /* of opening */
 
@@ -95,6 +95,7 @@ int vv_manifest_write(struct vv_volume *volume, struct vv_lsm_edit *edit, uint64
         if (flushed_commit != 0)
             volume->tail_bytes = 0;
         volume->is_sweep_due = true;
+        vv_orphans_sweep(volume);
     } else {
         if (edit != NULL)
             vv_lsm_abandon(volume->lsm, edit);

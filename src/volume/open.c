@@ -3,7 +3,8 @@
 #include <string.h>
 
 #include "base/log.h"
-#include "volume/volume_impl.h"
+#include "base/plant.h"
+#include "volume/sweep_impl.h"
 
 #define MEMORY_MIN (16ull << 20)
 #define DIRTY_SHARE_MAX (128ull << 20)    /* more of it makes nothing quicker, and syncs longer */
@@ -250,6 +251,7 @@ static int open_log(struct vv_volume *volume, const struct vv_volume_options *op
     TRY(replay_journal(volume, volume->bucket_commit, is_current, &last));
     TRY(vv_space_adopt(volume));
     volume->journaled_commit = last;
+    volume->replayed_commit = last;
     volume->is_unit_due = last > volume->bucket_commit;
     volume->is_flush_due = volume->tail_count > REPLAYED_OBJECTS_FLUSH ||
                            vv_log_manifest(volume->log)->epoch_count > LIVE_EPOCHS_FLUSH;
@@ -368,6 +370,8 @@ int vv_volume_open(const struct vv_volume_options *options, struct vv_volume **o
         return err;
     }
     vv_volume_wake_all(volume);
+    if (vv_planted(VV_PLANT_SWEEP_EARLY) && !volume->is_read_only)
+        vv_orphans_sweep(volume);
     *out_volume = volume;
     return 0;
 }
@@ -377,6 +381,7 @@ int vv_volume_close(struct vv_volume *volume)
     if (volume == NULL)
         return 0;
     int err = 0;
+    volume->is_closing = true;
     if (!volume->is_read_only) {
         err = vv_volume_sync_bucket(volume);
         if (err == 0)

@@ -6,6 +6,7 @@
 
 #include "base/text.h"
 #include "volume/op_impl.h"
+#include "volume/sweep_impl.h"
 
 /* Everything so far is in tables, behind the replay point. Suspends. */
 int vv_volume_flush(struct vv_volume *volume)
@@ -42,7 +43,8 @@ static int wait_reclaims(struct vv_volume *volume)
 
 static int wait_sweep(struct vv_volume *volume)
 {
-    while (volume->is_sweep_due || volume->is_sweeping || volume->is_compacting ||
+    while (volume->is_sweep_due || volume->is_sweeping || volume->is_sweeping_orphans ||
+           volume->is_compacting ||
            vv_lsm_compaction_score(volume->lsm) >= 1000) {
         if (volume->is_fenced)
             return -VV_ERR_FENCED;
@@ -61,6 +63,7 @@ int vv_volume_settle(struct vv_volume *volume)
     TRY(wait_reclaims(volume));
     TRY(vv_volume_flush(volume));
     volume->is_sweep_due = true;
+    vv_orphans_sweep(volume);
     return wait_sweep(volume);
 }
 

@@ -196,6 +196,7 @@ struct vv_volume {
     uint64_t segment_bytes;
     uint64_t commit_delay_ns, sync_timeout_ns;
     uint64_t epoch;
+    uint64_t replayed_commit;  /* the last that opening found, in logs and journal */
     uint64_t segment_counter; /* next data segment */
     uint64_t keys_number;
     struct vv_counters counters;
@@ -251,6 +252,8 @@ struct vv_volume {
     bool is_flush_due; /* the next freeze rotates the memtables */
     bool is_sweep_due; /* a manifest was confirmed: look for what can be deleted */
     bool is_flushing, is_compacting, is_sweeping;
+    bool is_closing; /* begin nothing that can wait for the next opening */
+    bool is_sweeping_orphans, is_swept_of_orphans;
 
     unsigned warming;         /* fibers that bring things in while the volume is being opened */
     uint64_t hinted_manifest; /* the one whose tables are loaded already; 0 = none */
