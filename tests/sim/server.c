@@ -10,6 +10,7 @@
 #include "ballast.h"
 #include "base/alloc.h"
 #include "base/bytes.h"
+#include "leftovers.h"
 #include "log/log.h"
 #include "rt/rt.h"
 #include "world.h"
@@ -211,6 +212,7 @@ static void note_stats(struct server *server)
                    server->number, stats.plan_rounds_max);
     facts->commits += stats.commits;
     facts->segments_deleted += stats.segments_deleted;
+    facts->leftovers_deleted += stats.leftovers_deleted;
 }
 
 /* A successor may be started while the last operations end: then this one may find itself fenced. */
@@ -440,6 +442,8 @@ void server_main(void *arg)
         err = judge(server, server->is_reader);
     if (err == 0 && server->is_reader && !world->is_cleaning && ballast_check(server) < 0)
         err = -EIO;
+    if (err == 0 && server->is_reader && !world->is_failed)
+        leftovers_check(server);
     if (err == 0 && !server->is_reader) {
         set_up_owners(server);
         serve(server);

@@ -308,6 +308,9 @@ static void wait_for_zombies(struct world *world)
 
 static void read_again(struct world *world)
 {
+    /* What dead ones sent may land until then; the last one looks at all that is there. */
+    if (world->mode->plan.unknown_permille > 0)
+        vv_rt_sleep_ns(world->mode->plan.late_max_ns + VV_NS_PER_S);
     struct server *server = start_server(world, false, true);
     while (vv_sim_process_is_alive(server->process) && !world->is_failed)
         vv_rt_sleep_ns(POLL_NS);

@@ -114,6 +114,7 @@ struct world_facts {
     uint64_t records_lost; /* operations that crashes undid */
     uint64_t replies;      /* kept, found by a later server or at the end */
     uint64_t commits, segments_deleted;
+    uint64_t leftovers_deleted; /* by sweeps for orphans */
     uint64_t references; /* from log objects to data segments, looked at */
 };
 
