@@ -22,6 +22,8 @@
 #define VV_NBD_HOLE_BYTES 4096u        /* zeros from this length on are sent as a hole */
 #define VV_NBD_CONTEXT_ID 1u           /* of base:allocation */
 #define VV_NBD_PREFERRED_BYTES 4096u
+#define VV_NBD_VIEW_MIN (64u << 10) /* reads from here on are sent from the cache, ... */
+#define VV_NBD_VIEW_MAX (4u << 20)  /* ... up to here: one operation's */
 #define VV_NBD_HEAD_BYTES 64u /* of a reply: what fits without another allocation */
 
 struct vv_nbd {
@@ -106,7 +108,8 @@ struct vv_nbd_job {
     /* The reply: `head` holds what is not data; the pieces point into head and data. */
     struct vv_writer head;
     uint8_t head_bytes[VV_NBD_HEAD_BYTES];
-    bool has_data_piece; /* some of `data` is sent */
+    bool has_data_piece; /* some of `data`, or of `view`, is sent */
+    struct vv_view *view; /* pins what is sent from the cache; NULL = nothing is */
 };
 
 /* Read requests until the client says that it is done, or goes. As vv_nbd_negotiate. */

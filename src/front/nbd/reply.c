@@ -52,6 +52,9 @@ void vv_nbd_job_done(struct vv_job *base)
 {
     struct vv_nbd_job *job = vv_container_of(base, struct vv_nbd_job, base);
     vv_buffer_free(job->conn->base.conns->memory, job->data);
+    if (job->view)
+        vv_view_done(job->view);
+    vv_free(job->view);
     if (job->head.ptr != job->head_bytes)
         vv_writer_done(&job->head);
     vv_free(job);

@@ -19,69 +19,96 @@ static bool is_zero(const uint8_t *bytes, size_t len)
     return bytes[0] == 0 && memcmp(bytes, bytes + 1, len - 1) == 0;
 }
 
-/* One piece of what was read: data, or zeros. */
+/* A stretch of what was read, in one piece of memory: data, or zeros. */
 struct run {
-    size_t from, len;
+    const uint8_t *bytes;
+    size_t len;
     bool is_hole;
 };
+#define RUNS_MAX (VV_NBD_CHUNKS_MAX + VV_VIEW_PIECES_MAX)
 
-/* Cuts what was read into runs. Zeros are looked for in whole units, at most VV_NBD_CHUNKS_MAX of
- * them, so that there are no more runs than that. */
-static unsigned find_runs(const uint8_t *bytes, size_t len, bool is_one, struct run *out)
+/* Cuts a piece of what was read into runs. */
+static unsigned cut_piece(const struct iovec *piece, size_t unit, struct run *out)
 {
+    const uint8_t *bytes = piece->iov_base;
     unsigned count = 0;
-    size_t unit = VV_NBD_HOLE_BYTES;
-    while (unit * VV_NBD_CHUNKS_MAX < len)
-        unit *= 2;
-    if (is_one)
-        unit = SIZE_MAX;
-    for (size_t at = 0; at < len;) {
-        size_t part = len - at < unit ? len - at : unit;
-        bool is_hole = !is_one && part >= VV_NBD_HOLE_BYTES && is_zero(bytes + at, part);
+    for (size_t at = 0; at < piece->iov_len;) {
+        size_t part = piece->iov_len - at < unit ? piece->iov_len - at : unit;
+        bool is_hole =
+            unit < SIZE_MAX && part >= VV_NBD_HOLE_BYTES && is_zero(bytes + at, part);
         if (count > 0 && out[count - 1].is_hole == is_hole)
             out[count - 1].len += part;
         else
-            out[count++] = (struct run){at, part, is_hole};
+            out[count++] = (struct run){bytes + at, part, is_hole};
         at += part;
     }
     return count;
 }
 
-static int reply_chunks(struct vv_nbd_job *job)
+/* Cuts what was read into runs. Zeros are looked for in whole units of a piece, of which there are at most
+ * VV_NBD_CHUNKS_MAX and one for each piece, so that there are no more runs than that. */
+static unsigned find_runs(const struct vv_nbd_job *job, const struct iovec *pieces,
+                          unsigned piece_count, struct run *out)
+{
+    size_t unit = VV_NBD_HOLE_BYTES;
+    unsigned count = 0;
+    while (unit * VV_NBD_CHUNKS_MAX < job->request.len)
+        unit *= 2;
+    if (!job->conn->has_structured || (job->request.flags & VV_NBD_CMD_FLAG_DF))
+        unit = SIZE_MAX;
+    for (unsigned i = 0; i < piece_count; i++)
+        count += cut_piece(&pieces[i], unit, out + count);
+    return count;
+}
+
+/* Runs of one kind that follow each other go out as one chunk; how many, and how long it is. */
+static unsigned join_runs(const struct run *runs, unsigned count, size_t *out_len)
+{
+    unsigned joined = 0;
+    *out_len = 0;
+    while (joined < count && runs[joined].is_hole == runs[0].is_hole)
+        *out_len += runs[joined++].len;
+    return joined;
+}
+
+static int reply_chunks(struct vv_nbd_job *job, const struct run *runs, unsigned count)
 {
     const struct vv_nbd_request *request = &job->request;
-    const uint8_t *bytes = job->data->bytes;
-    struct run runs[VV_NBD_CHUNKS_MAX];
-    bool is_one = request->flags & VV_NBD_CMD_FLAG_DF;
-    unsigned count = find_runs(bytes, request->len, is_one, runs);
+    uint64_t offset = request->offset;
     size_t done = 0; /* of the head */
     TRY(vv_nbd_reply_begin(job, count));
-    for (unsigned i = 0; i < count; i++) {
-        uint16_t flags = i + 1 == count ? VV_NBD_CHUNK_DONE : 0;
-        uint64_t offset = request->offset + runs[i].from;
-        uint32_t len = (uint32_t)runs[i].len;
-        if (runs[i].is_hole) {
-            vv_nbd_encode_offset_hole(&job->head, request->cookie, flags, offset, len);
-            len = 0;
-        } else {
-            vv_nbd_encode_offset_data(&job->head, request->cookie, flags, offset, len);
+    for (unsigned i = 0; i < count;) {
+        size_t len;
+        unsigned next = i + join_runs(runs + i, count - i, &len);
+        uint16_t flags = next == count ? VV_NBD_CHUNK_DONE : 0;
+        if (runs[i].is_hole)
+            vv_nbd_encode_offset_hole(&job->head, request->cookie, flags, offset, (uint32_t)len);
+        else
+            vv_nbd_encode_offset_data(&job->head, request->cookie, flags, offset, (uint32_t)len);
+        offset += len;
+        for (; i < next; i++) {
+            if (runs[i].is_hole)
+                continue; /* the next chunk's head goes out with this one */
+            vv_nbd_reply_piece(job, done, runs[i].bytes, runs[i].len);
+            done = job->head.len;
         }
-        if (len == 0 && i + 1 < count)
-            continue; /* the next chunk's head goes out with this one */
-        vv_nbd_reply_piece(job, done, bytes + runs[i].from, len);
-        done = job->head.len;
     }
+    if (done < job->head.len)
+        vv_nbd_reply_piece(job, done, NULL, 0);
     assert(!job->head.is_bad);
     return 0;
 }
 
-static int reply_data(struct vv_nbd_job *job)
+static int reply_data(struct vv_nbd_job *job, const struct iovec *pieces, unsigned piece_count)
 {
+    struct run runs[RUNS_MAX];
+    unsigned count = find_runs(job, pieces, piece_count, runs);
     if (job->conn->has_structured)
-        return reply_chunks(job);
-    TRY(vv_nbd_reply_begin(job, 1));
+        return reply_chunks(job, runs, count);
+    TRY(vv_nbd_reply_begin(job, count));
     vv_nbd_encode_simple_reply(&job->head, job->request.cookie, 0);
-    vv_nbd_reply_piece(job, 0, job->data->bytes, job->request.len);
+    for (unsigned i = 0; i < count; i++)
+        vv_nbd_reply_piece(job, i == 0 ? 0 : job->head.len, runs[i].bytes, runs[i].len);
     return 0;
 }
 
@@ -96,12 +123,34 @@ static int read_exactly(struct vv_nbd_job *job, uint8_t *out, size_t len, uint64
     return (size_t)got == len ? 0 : -EINVAL;
 }
 
+/* The same by job->view: much of it stays where it is. */
+static int read_view(struct vv_nbd_job *job)
+{
+    job->view = vv_zalloc(sizeof(*job->view));
+    if (!job->view)
+        return -ENOMEM;
+    struct vv_fs_call call = call_of(job);
+    const struct vv_nbd_request *request = &job->request;
+    const struct vv_nbd_export *export = job->conn->export;
+    ssize_t got = vv_fs_read_view(job->conn->nbd->fs, &call, export->inode, export->handle,
+                                  job->data->bytes, request->len, request->offset, job->view);
+    TRY(got);
+    if ((size_t)got != request->len)
+        return -EINVAL;
+    return reply_data(job, job->view->pieces, job->view->count);
+}
+
 static int serve_read(struct vv_nbd_job *job)
 {
     const struct vv_nbd_request *request = &job->request;
     TRY(vv_nbd_job_data(job, request->len));
-    TRY(read_exactly(job, job->data->bytes, request->len, request->offset));
-    TRY(reply_data(job));
+    if (request->len >= VV_NBD_VIEW_MIN && request->len <= VV_NBD_VIEW_MAX) {
+        TRY(read_view(job));
+    } else {
+        struct iovec piece = {job->data->bytes, request->len};
+        TRY(read_exactly(job, job->data->bytes, request->len, request->offset));
+        TRY(reply_data(job, &piece, 1));
+    }
     job->conn->nbd->stats.read_bytes += request->len;
     return 1;
 }
