@@ -214,8 +214,7 @@ static void evict(struct vv_cache *cache)
 static struct vv_block *use(struct vv_block *block)
 {
     vv_block_ref(block);
-    if (block->heat < HEAT_MAX)
-        block->heat++;
+    vv_block_use(block);
     return block;
 }
 
@@ -299,11 +298,26 @@ uint64_t vv_cache_room(const struct vv_cache *cache)
 
 struct vv_block *vv_cache_peek(struct vv_cache *cache, const struct vv_cache_key *key)
 {
+    struct vv_block *block = vv_cache_hold(cache, key);
+    if (block)
+        vv_block_use(block);
+    return block;
+}
+
+struct vv_block *vv_cache_hold(struct vv_cache *cache, const struct vv_cache_key *key)
+{
     struct vv_block *block = find_block(cache, key);
     if (!block || block->is_loading)
         return NULL;
-    cache->stats.hits++;
-    return use(block);
+    vv_block_ref(block);
+    return block;
+}
+
+void vv_block_use(struct vv_block *block)
+{
+    block->cache->stats.hits++;
+    if (block->heat < HEAT_MAX)
+        block->heat++;
 }
 
 int vv_cache_find(struct vv_cache *cache, const struct vv_cache_key *key,
@@ -312,7 +326,6 @@ int vv_cache_find(struct vv_cache *cache, const struct vv_cache_key *key,
     struct vv_block *block = find_block(cache, key);
     if (!block)
         return -ENOENT;
-    cache->stats.hits++;
     *out_block = use(block);
     return !block->is_loading;
 }

@@ -93,6 +93,9 @@ uint64_t vv_cache_room(const struct vv_cache *cache);
 
 /* The block if it is there and loaded, with a reference; NULL otherwise. Does not suspend. */
 struct vv_block *vv_cache_peek(struct vv_cache *cache, const struct vv_cache_key *key);
+/* As peek, but it counts as a use only when vv_block_use says so. */
+struct vv_block *vv_cache_hold(struct vv_cache *cache, const struct vv_cache_key *key);
+void vv_block_use(struct vv_block *block);
 /* The block, loaded by load(arg, &data, &len) if it is missing (load may suspend; data is
  * vv_alloc'ed and becomes the block's). If another fiber is loading it, wait for that one, and
  * share its error if it fails; a failed load leaves nothing behind. Suspends. Load's error,

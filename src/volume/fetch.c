@@ -464,10 +464,22 @@ static int fetch_round(struct vv_read *read, struct fetch *fetch)
     return err < 0 ? err : waited;
 }
 
+/* They were held when they were resolved, perhaps more than once: now they are used. */
+static void use_at_hand(struct vv_read *read)
+{
+    for (size_t i = 0; i < read->count; i++) {
+        if (read->parts[i].is_at_hand)
+            vv_block_use(read->parts[i].block);
+    }
+}
+
 int vv_read_fetch(struct vv_read *read, uint8_t *out)
 {
     struct fetch fetch = {.volume = read->volume, .out = out};
     int result = 1;
+    use_at_hand(read);
+    if (read->away_count == 0)
+        return 0;
     for (unsigned round = 0; result == 1 && round < ROUNDS_MAX; round++)
         result = fetch_round(read, &fetch);
     return result == 1 ? -EIO : result;

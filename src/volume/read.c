@@ -10,7 +10,7 @@ static void part_release(struct vv_read *read, struct vv_read_part *part)
 {
     if (part->buf != NULL)
         vv_buf_unref(part->buf);
-    else
+    else if (!part->is_at_hand)
         vv_segref_release(read->volume, &part->loc.segment);
     vv_block_unref(part->block);
 }
@@ -22,6 +22,7 @@ void vv_read_reset(struct vv_read *read)
     for (size_t i = 0; i < read->count; i++)
         part_release(read, &read->parts[i]);
     read->count = 0;
+    read->away_count = 0;
     read->len = 0;
     read->expected_end = 0;
 }
@@ -30,28 +31,58 @@ void vv_read_free(struct vv_read *read)
 {
     if (read == NULL)
         return;
-    vv_read_reset(read);
-    vv_free(read->parts);
+    vv_read_done(read);
     vv_free(read);
+}
+
+void vv_read_done(struct vv_read *read)
+{
+    vv_read_reset(read);
+    if (read->parts != read->few)
+        vv_free(read->parts);
+}
+
+/* Room for one more. */
+static int grow(struct vv_read *read)
+{
+    if (read->count < read->capacity)
+        return 0;
+    if (read->parts == NULL) {
+        read->parts = read->few;
+        read->capacity = VV_READ_PARTS_FEW;
+        return 0;
+    }
+    if (read->capacity >= VV_READ_PARTS_MAX)
+        return -VV_ERR_LIMIT;
+    size_t capacity = 4 * read->capacity < VV_READ_PARTS_MAX ? 4 * read->capacity : VV_READ_PARTS_MAX;
+    bool is_few = read->parts == read->few;
+    struct vv_read_part *parts = vv_realloc(is_few ? NULL : read->parts, capacity * sizeof *parts);
+    if (parts == NULL)
+        return -ENOMEM;
+    if (is_few)
+        memcpy(parts, read->few, sizeof read->few);
+    read->parts = parts;
+    read->capacity = capacity;
+    return 0;
 }
 
 static int add_part(struct vv_read *read, const struct vv_read_part *part)
 {
-    if (read->count == read->capacity) {
-        if (read->capacity == VV_READ_PARTS_MAX)
-            return -VV_ERR_LIMIT;
-        size_t capacity = read->capacity == 0 ? 8 : 2 * read->capacity;
-        struct vv_read_part *parts = vv_realloc(read->parts, capacity * sizeof *parts);
-        if (parts == NULL)
-            return -ENOMEM;
-        read->parts = parts;
-        read->capacity = capacity;
-    }
-    if (part->buf != NULL)
+    TRY(grow(read));
+    struct vv_read_part *added = &read->parts[read->count];
+    *added = *part;
+    if (part->buf != NULL) {
         vv_buf_ref(part->buf);
-    else
-        TRY(vv_segref_hold(read->volume, &part->loc.segment));
-    read->parts[read->count++] = *part;
+    } else {
+        struct vv_cache_key key;
+        vv_frame_cache_key(&part->loc, &key);
+        added->block = vv_cache_hold(read->volume->cache, &key);
+        added->is_at_hand = added->block != NULL;
+        if (!added->is_at_hand)
+            TRY(vv_segref_hold(read->volume, &part->loc.segment));
+        read->away_count += !added->is_at_hand;
+    }
+    read->count++;
     return 0;
 }
 
@@ -194,9 +225,15 @@ static void fill_holes(const struct vv_read *read, uint8_t *out)
 
 #define VIEW_PIECE_MIN 4096u /* less is not worth a pin */
 
-/* Everything is in memory, holes and what has its place are in `out`. */
+/* Everything is in memory, holes and what has its place are in `out`. A quick store has no streams that what is at
+ * hand could be of use to. */
 static int fetch_all(struct vv_read *read, uint8_t *out)
 {
+    if (read->away_count == 0 && read->volume->get_ns < VV_READ_SLOW_NS) {
+        TRY(vv_read_fetch(read, NULL));
+        fill_holes(read, out);
+        return 0;
+    }
     bool is_in_place = vv_stream_is_washing(read->volume, vv_stream_begin(read));
     uint64_t begun_ns = vv_rt_now_ns();
     if (is_in_place)
@@ -312,8 +349,7 @@ int vv_frame_fetch(struct vv_volume *volume, const struct vv_frame_loc *loc,
         *out_block = read.parts[0].block;
         vv_block_ref(*out_block);
     }
-    vv_read_reset(&read);
-    vv_free(read.parts);
+    vv_read_done(&read);
     return err;
 }
 
@@ -331,7 +367,6 @@ int vv_extent_read(struct vv_volume *volume, uint64_t data_id, uint64_t index,
     ssize_t got = err;
     if (err == 0)
         got = vv_read_finish(volume, &read, out);
-    vv_read_reset(&read);
-    vv_free(read.parts);
+    vv_read_done(&read);
     return got < 0 ? (int)got : 0;
 }

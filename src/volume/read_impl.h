@@ -11,6 +11,7 @@
 #include "volume/volume_impl.h"
 
 #define VV_READ_PARTS_MAX 65536
+#define VV_READ_PARTS_FEW 2 /* need no memory of their own */
 #define VV_READ_SLOW_NS (2 * VV_NS_PER_MS) /* a request that takes longer is worth doing ahead */
 
 /* A stretch of the output that does not come from nowhere (the rest is zeros). */
@@ -24,17 +25,22 @@ struct vv_read_part {
     struct vv_block *block;
     bool is_begun;    /* the block is this read's to load */
     bool is_in_place; /* its bytes are in the output: it has no block */
+    bool is_at_hand;  /* its block was in the cache when it was resolved: it holds that, and not the segment */
 };
 
 struct vv_read {
     struct vv_volume *volume;
-    struct vv_read_part *parts;
+    struct vv_read_part *parts; /* `few`, or more */
     size_t count, capacity;
+    size_t away_count; /* of parts that are neither dirty nor at hand */
     size_t len;
     uint64_t data_id, from; /* of the first stretch, for the streams */
     uint64_t expected_end;  /* how far its data id may be read on; 0 = not to be read ahead */
+    struct vv_read_part few[VV_READ_PARTS_FEW];
 };
 
+/* Of one that was made on the stack: lets go of everything. */
+void vv_read_done(struct vv_read *read);
 /* Give every frame part its block. With `out`, frames that are not in the cache and that the read wants whole
  * are opened into their place there instead, and not cached. Suspends. */
 MUST_CHECK int vv_read_fetch(struct vv_read *read, uint8_t *out);

@@ -210,6 +210,32 @@ static void test_pins(void)
     vv_cache_free(cache);
 }
 
+/* Holding is no use: what was only held leaves first. */
+static void test_hold(void)
+{
+    struct vv_cache *cache = new_cache(4);
+    struct vv_cache_key key = key_of(1, 0);
+    for (uint64_t b = 0; b < 4; b++)
+        (void)touch(cache, 1, b);
+    for (int i = 0; i < 3; i++)
+        vv_block_unref(vv_cache_hold(cache, &key));
+    struct vv_cache_key second = key_of(1, 1);
+    struct vv_block *block = vv_cache_hold(cache, &second);
+    tap_ok(block != NULL, "a block is held");
+    vv_block_use(block);
+    vv_block_unref(block);
+    struct vv_cache_stats stats;
+    vv_cache_stats(cache, &stats);
+    tap_is_int((int64_t)stats.hits, 1, "and once used");
+    key = key_of(1, 99);
+    tap_ok(vv_cache_hold(cache, &key) == NULL, "what is not there is not held");
+    for (uint64_t b = 4; b < 10; b++)
+        (void)touch(cache, 1, b);
+    tap_ok(!is_there(cache, 1, 0), "what was only held has left");
+    tap_ok(is_there(cache, 1, 1), "what was used has not");
+    vv_cache_free(cache);
+}
+
 static void test_budget(void)
 {
     struct vv_cache *cache = new_cache(100);
@@ -477,6 +503,7 @@ int main(void)
     test_basics();
     test_eviction();
     test_pins();
+    test_hold();
     test_budget();
     test_begin();
     test_put();
