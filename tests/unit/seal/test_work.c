@@ -99,6 +99,27 @@ static void test_hope(void)
     tap_is_int(missed_count, 0, "one page of eight that shrinks is enough");
 }
 
+/* Bytes that look random one by one, but come again: behind a first page that does not shrink. */
+static void test_repeats(void)
+{
+    struct vv_work_method method = {VV_COMPRESSION_LZ4, 0};
+    struct vv_bytes packed = {NULL, 0};
+    int missed_count = 0;
+    for (size_t period = 16; period <= 64; period *= 2) {
+        for (size_t len = 16384; len <= LEN_MAX && len <= 262144; len *= 4) {
+            fixture_noise(plain, len, period);
+            for (size_t at = 4096; at < len; at++)
+                plain[at] = plain[at - at % 4096 + at % period];
+            struct vv_work *work = vv_work_take();
+            struct vv_bytes text = {plain, len};
+            missed_count += vv_work_compress(work, &method, text, out, &packed) != 0;
+            missed_count += packed.len == 0;
+            vv_work_give(work);
+        }
+    }
+    tap_is_int(missed_count, 0, "random bytes that repeat themselves are found out");
+}
+
 static void test_scratch(void)
 {
     struct vv_work *work = vv_work_take();
@@ -144,6 +165,7 @@ int main(void)
         test_determinism(&methods[m], 100000);
     }
     test_hope();
+    test_repeats();
     test_scratch();
     return tap_done();
 }
