@@ -108,6 +108,8 @@ static json_t *status(struct vv_server *server)
     bool is_journal =
         vv_place_durability(&server->place, server->options) == VV_DURABILITY_JOURNAL;
     json_object_set_new(object, "durability", json_string(is_journal ? "journal" : "bucket"));
+    json_object_set_new(object, "synced_writes",
+                        json_string(vv_rt_uses_uring() ? "io_uring" : "worker threads"));
     struct vv_volume_stats stats;
     vv_volume_stats(server->volume, &stats);
     if (!server->options->is_read_only)

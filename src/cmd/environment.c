@@ -1,4 +1,5 @@
-/* The environment variables that varve looks at: those of AWS's own tools. */
+/* The environment variables that varve looks at: those of AWS's own tools, and VARVE_IO_URING=off, with which
+ * worker threads do what io_uring would. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -9,6 +10,12 @@ const char *vv_environment(const char *name)
 {
     const char *value = getenv(name);
     return value != NULL && value[0] != 0 ? value : NULL;
+}
+
+bool vv_environment_is_off(const char *name)
+{
+    const char *value = vv_environment(name);
+    return value != NULL && strcmp(value, "off") == 0;
 }
 
 void vv_environment_s3(const struct vv_options *options, struct vv_s3_sources *out_sources)

@@ -63,6 +63,7 @@ static void print_status(const struct vv_options *options, const json_t *object)
     print_text(object, "pid", "server's process");
     print_text(object, "mount", "mounted at");
     print_text(object, "durability", "durability");
+    print_text(object, "synced_writes", "synced writes by");
     print_text(object, "cipher", "cipher");
     print_text(object, "compression", "compression");
     print_text(object, "epoch", "epoch");

@@ -3,6 +3,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/log.h"
 #include "base/text.h"
 #include "log/journal_impl.h"
 
@@ -11,6 +12,9 @@
 #define FILE_DIGITS 8
 #define FILE_NUMBER_MAX 99999999
 #define ZERO_CHUNK_BYTES (1u << 20)
+/* How long opening waits for the writes of a process that is dead, and how often it looks. */
+#define DEAD_WRITES_WAIT_NS (60 * VV_NS_PER_S)
+#define DEAD_WRITES_LOOK_NS (2 * VV_NS_PER_MS)
 
 /* ---- names ---- */
 
@@ -134,6 +138,22 @@ static void free_file(struct vv_journal_file *file)
     vv_free(file);
 }
 
+/* Nobody else uses the journal (its id is locked), but a process that was killed may have left a write to this file
+ * on its way (io_uring), which would land on what is written from now on. Such a write holds the lock that
+ * the process had. */
+static int lock_file(const struct vv_journal *journal, const struct vv_journal_file *file)
+{
+    uint64_t until_ns = vv_rt_now_ns() + DEAD_WRITES_WAIT_NS;
+    int err = vv_file_lock(file->file);
+    if (err == -EWOULDBLOCK)
+        vv_warn("journal", "%s: waiting for a write of a process that was killed", journal->path);
+    while (err == -EWOULDBLOCK && vv_rt_now_ns() < until_ns) {
+        vv_rt_sleep_ns(DEAD_WRITES_LOOK_NS);
+        err = vv_file_lock(file->file);
+    }
+    return err == -EWOULDBLOCK ? -VV_ERR_LOCKED : err;
+}
+
 /* Add a file that is there to the journal's. */
 static int add_file(struct vv_journal *journal, uint64_t number)
 {
@@ -148,6 +168,8 @@ static int add_file(struct vv_journal *journal, uint64_t number)
     ssize_t len = 0;
     unsigned flags = VV_FILE_READ | VV_FILE_WRITE | VV_FILE_DIRECT_SYNCED;
     int err = vv_file_open(path, flags, &file->file);
+    if (!err)
+        err = lock_file(journal, file);
     if (!err)
         err = vv_file_size(file->file, &file->size);
     if (!err) {

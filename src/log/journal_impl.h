@@ -50,7 +50,8 @@ struct vv_journal {
 
 /* ---- files (journal_file.c); all suspend but vv_journal_free_* ---- */
 
-/* Make the directory if it is not there, take the lock, read or make the id, open the files. */
+/* Make the directory if it is not there, take the lock, read or make the id, open the files. Each file is locked, too: writes
+ * by io_uring may outlive their process, and their file's lock says so (-VV_ERR_LOCKED after a minute). */
 MUST_CHECK int vv_journal_open_files(struct vv_journal *journal);
 void vv_journal_close_files(struct vv_journal *journal);
 /* A file of at least `len` bytes that holds nothing needed any more, or NULL. */

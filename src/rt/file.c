@@ -19,6 +19,8 @@
 /* What VV_FILE_DIRECT asks of memory, offset and length; and the shortest write that it is for. */
 #define DIRECT_ALIGN 4096u
 #define DIRECT_MIN (64u << 10)
+/* Longer writes are a worker's: pinning their memory takes the reactor longer than waking one. */
+#define RING_WRITE_MAX (256u << 10)
 
 struct real_file {
     struct vv_file base;
@@ -27,6 +29,7 @@ struct real_file {
     bool has_no_nowait; /* the filesystem can't read without waiting */
     bool is_direct;     /* VV_FILE_DIRECT, and the filesystem has not refused yet */
     bool is_direct_synced; /* likewise VV_FILE_DIRECT_SYNCED */
+    bool is_direct_now;    /* the descriptor has O_DIRECT */
 };
 
 static struct real_file *real_file(struct vv_file *file)
@@ -125,6 +128,24 @@ static void real_close(struct vv_file *base)
     vv_free(file);
 }
 
+/* ---- around the kernel's cache ---- */
+
+static bool set_direct(int fd, bool is_on)
+{
+    int flags = fcntl(fd, F_GETFL);
+    int wanted = is_on ? flags | O_DIRECT : flags & ~O_DIRECT;
+    return flags >= 0 && fcntl(fd, F_SETFL, wanted) == 0;
+}
+
+/* O_DIRECT stays on from one synced write to the next, and goes before anything else. */
+static int leave_direct(struct real_file *file)
+{
+    if (file->is_direct_now && !set_direct(file->fd, false))
+        return -EIO;
+    file->is_direct_now = false;
+    return 0;
+}
+
 /* ---- reading ---- */
 
 struct read_call {
@@ -164,6 +185,7 @@ static ssize_t real_pread(struct vv_file *base, void *buf, size_t len, uint64_t 
     struct read_call call = {.fd = file->fd, .buf = buf, .len = len, .offset = offset};
     if (len > SSIZE_MAX)
         return -EINVAL;
+    TRY(leave_direct(file));
     if (len <= INLINE_READ_MAX && !file->has_no_nowait) {
         read_all(&call, RWF_NOWAIT);
         if (call.done == len || call.is_at_end)
@@ -219,13 +241,6 @@ static int write_all(struct write_call *call)
             advance(call, (size_t)written);
     }
     return 0;
-}
-
-static bool set_direct(int fd, bool is_on)
-{
-    int flags = fcntl(fd, F_GETFL);
-    int wanted = is_on ? flags | O_DIRECT : flags & ~O_DIRECT;
-    return flags >= 0 && fcntl(fd, F_SETFL, wanted) == 0;
 }
 
 /* Of a call with one buffer: how many bytes at its beginning may go around the cache. */
@@ -306,6 +321,49 @@ static void run_write(void *arg)
         call->err = -errno;
 }
 
+static void run_drop_cache(void *arg)
+{
+    const struct real_file *file = arg;
+    (void)posix_fadvise(file->fd, 0, 0, POSIX_FADV_DONTNEED);
+}
+
+/* May this synced write go by io_uring? Then the descriptor has O_DIRECT. */
+static bool enter_ring(const struct write_call *call)
+{
+    struct real_file *file = call->file;
+    size_t total = 0;
+    for (int i = 0; i < call->count && total <= RING_WRITE_MAX; i++)
+        total += call->iov[i].iov_len;
+    if (!file->is_direct_synced || !vv_rt_uses_uring() || total == 0 || total > RING_WRITE_MAX ||
+        call->count > IOV_MAX || !is_sector_aligned(call))
+        return false;
+    if (!file->is_direct_now) {
+        /* A direct write to pages that the cache holds has to wait for them to go. */
+        vv_real_offload_blocking(run_drop_cache, file);
+        file->is_direct_now = set_direct(file->fd, true);
+    }
+    return file->is_direct_now;
+}
+
+/* Write and sync from the reactor. False: a worker is to write what is left of `call`, and to sync; when writing
+ * failed it meets the same error again, and reports it. A failed sync is final: the next would say nothing of it. */
+static bool write_by_ring(struct write_call *call)
+{
+    struct vv_uring *uring = &vv_real_self()->uring;
+    advance(call, 0);
+    while (call->count > 0) {
+        int written = 0;
+        if (!vv_uring_pwritev(uring, call->fd, call->iov, call->count, call->offset, &written))
+            return false;
+        if (written == -EINVAL)
+            call->file->is_direct_synced = false;
+        if (written <= 0)
+            return false;
+        advance(call, (size_t)written);
+    }
+    return vv_uring_datasync(uring, call->fd, &call->err);
+}
+
 static int real_pwritev(struct vv_file *base, struct iovec *iov, int count, uint64_t offset)
 {
     struct real_file *file = real_file(base);
@@ -314,6 +372,7 @@ static int real_pwritev(struct vv_file *base, struct iovec *iov, int count, uint
     size_t total = 0;
     for (int i = 0; i < count && total <= INLINE_WRITE_MAX; i++)
         total += iov[i].iov_len;
+    TRY(leave_direct(file));
     if (total <= INLINE_WRITE_MAX && direct_len(&call) == 0)
         run_write(&call);
     else
@@ -330,6 +389,9 @@ static int real_pwritev_sync(struct vv_file *base, struct iovec *iov, int count,
                               .count = count,
                               .offset = offset,
                               .is_syncing = true};
+    if (enter_ring(&call) && write_by_ring(&call))
+        return call.err;
+    TRY(leave_direct(file));
     vv_real_offload_blocking(run_write, &call);
     return call.err;
 }

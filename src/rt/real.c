@@ -129,6 +129,8 @@ static void deliver(struct vv_real *real, const struct epoll_event *event)
     int fd = event->data.fd;
     if (fd == real->wake_fd)
         return; /* edge-triggered: never read; the inbox is looked at anyway */
+    if (real->uring.is_open && fd == real->uring.ring.ring_fd)
+        return; /* likewise */
     if (fd == real->signals.fd) {
         vv_signals_deliver(&real->signals);
         return;
@@ -184,7 +186,7 @@ static bool spin(struct vv_real *real, uint64_t from_ns)
     uint64_t now_ns = from_ns;
     while (now_ns < until_ns) {
         for (int i = 0; i < INBOX_LOOKS; i++) {
-            if (!inbox_is_empty(real))
+            if (!inbox_is_empty(real) || vv_uring_is_ready(&real->uring))
                 return true;
             vv_spin_pause();
         }
@@ -269,6 +271,7 @@ static void run_loop(struct vv_real *real)
     while (reactor->fiber_count > 0) {
         run_fibers(reactor);
         run_inbox(real);
+        vv_uring_reap(&real->uring);
         bool is_waiting = reactor->fiber_count > 0 && reactor->runnable_count == 0;
         if (is_waiting)
             wait_for_event(real);
@@ -320,6 +323,12 @@ static unsigned real_worker_count(struct vv_reactor *reactor)
     return vv_container_of(reactor, struct vv_real, base)->workers.thread_max;
 }
 
+bool vv_rt_uses_uring(void)
+{
+    struct vv_real *real = vv_real_self();
+    return real && real->uring.is_on;
+}
+
 static const struct vv_rt_ops real_ops = {
     .is_real = true,
     .path = &vv_real_path_ops,
@@ -353,6 +362,7 @@ static void free_real(struct vv_real *real)
     vv_signals_done(&real->signals);
     vv_workers_done(&real->workers);
     vv_workers_done(&real->blocking);
+    vv_uring_done(&real->uring);
     vv_poll_done(&real->poll);
     if (real->wake_fd >= 0)
         close(real->wake_fd);
@@ -380,6 +390,8 @@ int vv_rt_run(const struct vv_rt_options *options, void (*main_fn)(void *), void
     int err = vv_poll_init(&real->poll);
     if (err == 0)
         err = open_wake_fd(real);
+    if (err == 0 && !options->is_without_uring)
+        vv_uring_init(&real->uring, &real->poll);
     if (err == 0)
         err = vv_fiber_start_on(&real->base, NULL, main_fn, arg, "main");
     if (err == 0) {

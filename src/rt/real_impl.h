@@ -1,9 +1,10 @@
 /* The real runtime's parts: the loop (real.c), waiting for descriptors (poll.c), the worker pool
- * (worker.c), signals (signal.c), files (file.c, path.c) and sockets (socket.c, address.c).
+ * (worker.c), io_uring (uring.c), signals (signal.c), files (file.c, path.c) and sockets (socket.c, address.c).
  * Private to rt. Everything belongs to the reactor's thread but what is said to be for workers. */
 #ifndef VV_RT_REAL_IMPL_H
 #define VV_RT_REAL_IMPL_H
 
+#include <liburing.h>
 #include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
@@ -90,6 +91,47 @@ int vv_poll_wait(struct vv_poll *poll, int fd, unsigned events, uint64_t deadlin
 /* Wake who waits for the fd, as for events seen. */
 void vv_poll_wake(struct vv_poll *poll, int fd, unsigned events);
 
+/* ---- io_uring ---- */
+
+/* The kernel's queue for operations that would otherwise wait on a worker: waking one costs more than they do. The
+ * fiber submits, its reactor goes on, and finds what has completed without a system call while it polls; epoll watches
+ * the ring while it sleeps. Nothing is submitted that the kernel would do at once by waiting: what it can't do without
+ * it hands to threads of its own.
+ *
+ * An operation can't be taken back. Its fiber waits for as long as it takes, so the buffers, which are the fiber's
+ * caller's, stay valid, and the reactor does not end before. When the process is killed, the kernel may end it before
+ * its operations: whoever relies on its writes being over takes a lock on the file written (vv_file_lock), which
+ * they hold too.
+ *
+ * Containers often forbid io_uring. Without it, and after a submission failed, workers serve. */
+#define VV_URING_ENTRIES 64 /* operations in flight; more are not taken */
+
+struct vv_uring {
+    struct io_uring ring;
+    bool is_open;
+    bool is_on; /* takes operations */
+    unsigned in_flight;
+    uint64_t taken; /* operations so far */
+};
+
+/* Make the ring and have it watched; when that fails it stays off. */
+void vv_uring_init(struct vv_uring *uring, const struct vv_poll *poll);
+/* Nothing is in flight. */
+void vv_uring_done(struct vv_uring *uring);
+/* Has something completed? No system call. */
+static inline bool vv_uring_is_ready(const struct vv_uring *uring)
+{
+    return uring->in_flight > 0 && io_uring_cq_ready(&uring->ring) > 0;
+}
+/* Wake the fibers whose operations have completed. */
+void vv_uring_reap(struct vv_uring *uring);
+/* Both suspend, and return false when the operation is not taken and nothing has happened: ask a worker.
+ * Write some of `iov`: the bytes written, or -errno. */
+MUST_CHECK bool vv_uring_pwritev(struct vv_uring *uring, int fd, const struct iovec *iov, int count,
+                                 uint64_t offset, int *out_written);
+/* fdatasync: 0 or -errno. */
+MUST_CHECK bool vv_uring_datasync(struct vv_uring *uring, int fd, int *out_err);
+
 /* ---- signals ---- */
 
 #define VV_SIGNALS_MAX 65
@@ -116,6 +158,7 @@ struct vv_real {
     struct vv_poll poll;
     struct vv_workers workers;  /* computation: as many threads as processors */
     struct vv_workers blocking; /* calls that wait: who waits must not keep a processor idle */
+    struct vv_uring uring;
     struct vv_signals signals;
     int wake_fd;
     struct vv_spin spin;

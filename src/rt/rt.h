@@ -38,6 +38,7 @@ struct vv_rt_options {
     uint64_t spin_ns; /* how long an idle reactor polls at most before it sleeps; 0 = not at all.
                        * Only after an event, and adaptively: less when it has not paid lately.
                        * Workers then poll for their next job for a shorter while, too. */
+    bool is_without_uring; /* leave io_uring alone: workers do what it would */
 };
 #define VV_RT_SPIN_DEFAULT_NS 50000ull
 
@@ -112,6 +113,9 @@ uint64_t vv_rt_random_u64(void);
  * later virtual time. fn must not call anything that needs a fiber. Cannot fail: with no worker it
  * runs inline. */
 void vv_rt_offload(void (*fn)(void *), void *arg);
+/* Whether io_uring is in use: it was wanted, and the kernel lets this process have it. Without it workers
+ * do the same, more slowly. */
+bool vv_rt_uses_uring(void);
 /* How many offloads make sense at once (the number of workers; 2 in the simulation). */
 unsigned vv_rt_worker_count(void);
 
@@ -209,7 +213,8 @@ MUST_CHECK int vv_file_pwritev(struct vv_file *file, struct iovec *iov, int coun
  * writing it again and syncing that makes it durable (Linux reports a failure once, then forgets
  * it; so does the simulation). */
 MUST_CHECK int vv_file_datasync(struct vv_file *file);
-/* pwritev and then fdatasync in one trip to a worker. */
+/* pwritev and then fdatasync in one trip to a worker; for a short write around the cache (VV_FILE_DIRECT_SYNCED)
+ * without any, where io_uring is in use. */
 MUST_CHECK int vv_file_pwritev_sync(struct vv_file *file, struct iovec *iov, int count,
                                     uint64_t offset);
 MUST_CHECK int vv_file_size(struct vv_file *file, uint64_t *out_bytes);

@@ -355,6 +355,40 @@ static void test_errors(struct vv_keyring *ring, struct vv_sim_disk *disk)
     tap_ok(opened > 20 && opened < 200, "I/O errors are reported: %u of 200 opened", opened);
 }
 
+static void close_later(void *arg)
+{
+    vv_rt_sleep_ns(5 * VV_NS_PER_S);
+    vv_file_close(arg);
+}
+
+/* A process that was killed may have a write on its way, which holds the lock of the file that it goes to. */
+static void test_dead_writes(struct vv_keyring *ring, struct vv_sim_disk *disk)
+{
+    (void)disk;
+    struct vv_journal *journal = open_journal(ring);
+    struct scanned scanned = {0};
+    uint64_t last = 0;
+    struct vv_file *file = NULL;
+    struct vv_journal *other;
+    tap_is_int(vv_journal_reset(journal, 1), 0, "is begun");
+    tap_is_int(append_text(journal, 1, "one"), 0, "appends");
+    tap_is_int(vv_file_open("journal/00000001.wal", VV_FILE_READ, &file), 0, "its file");
+    tap_is_int(vv_file_lock(file), -EWOULDBLOCK, "is locked while it is open");
+    vv_journal_close(journal);
+    tap_is_int(vv_file_lock(file), 0, "and not afterwards");
+    uint64_t from_ns = vv_rt_now_ns();
+    int err = vv_journal_open("journal", ring, &rig_settings, FILE_BYTES, &other);
+    tap_is_int(err, -VV_ERR_LOCKED, "a write that never ends is an error");
+    tap_ok(vv_rt_now_ns() - from_ns >= 60 * VV_NS_PER_S, "after a minute");
+    from_ns = vv_rt_now_ns();
+    tap_is_int(vv_fiber_start(close_later, file, "a dead process's write"), 0, "one that does end");
+    journal = open_journal(ring);
+    tap_ok(vv_rt_now_ns() - from_ns >= 5 * VV_NS_PER_S, "is waited for");
+    tap_is_int(vv_journal_scan(journal, 0, note_record, &scanned, &last), 0, "scans");
+    tap_is_str(scanned.text, "one", "what was there");
+    vv_journal_close(journal);
+}
+
 static void test_no_memory(struct vv_keyring *ring, struct vv_sim_disk *disk)
 {
     (void)disk;
@@ -391,6 +425,7 @@ int main(void)
     on_disk(test_damage);
     on_disk(test_full_disk);
     on_disk(test_errors);
+    on_disk(test_dead_writes);
     on_disk(test_no_memory);
     return tap_done();
 }

@@ -34,10 +34,12 @@ static inline void both_sim_main(void *arg)
         vv_sim_process_wait(process);
 }
 
-static inline void run_real(void (*body)(struct both *both))
+static inline void run_real_with(void (*body)(struct both *both), bool is_without_uring)
 {
-    struct both both = {.runtime = "real", .dir = "/tmp/varve-rt-XXXXXX", .is_real = true};
-    struct vv_rt_options options = {.workers = 2, .spin_ns = VV_RT_SPIN_DEFAULT_NS};
+    struct both both = {.runtime = is_without_uring ? "real, workers" : "real", .dir = "/tmp/varve-rt-XXXXXX", .is_real = true};
+    struct vv_rt_options options = {.workers = 2,
+                                    .spin_ns = VV_RT_SPIN_DEFAULT_NS,
+                                    .is_without_uring = is_without_uring};
     char command[128];
     both.body = body;
     if (!tap_ok(mkdtemp(both.dir) != NULL, "a directory was made"))
@@ -45,6 +47,11 @@ static inline void run_real(void (*body)(struct both *both))
     tap_is_int(vv_rt_run(&options, both_body, &both), 0, "the real runtime ends");
     snprintf(command, sizeof(command), "rm -rf %s", both.dir);
     tap_is_int(system(command), 0, "the directory was removed");
+}
+
+static inline void run_real(void (*body)(struct both *both))
+{
+    run_real_with(body, false);
 }
 
 static inline void run_sim(void (*body)(struct both *both), uint64_t seed)

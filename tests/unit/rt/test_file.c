@@ -384,6 +384,7 @@ int main(void)
 {
     vv_alloc_track(true);
     run_both(test_all);
+    run_real_with(test_all, true);
     tap_is_int((int64_t)vv_alloc_domain_count(0), 0, "nothing is left allocated");
     return tap_done();
 }

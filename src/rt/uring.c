@@ -1,0 +1,95 @@
+/* Operations handed to the kernel without a worker: io_uring. */
+#include "rt/real_impl.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <sys/epoll.h>
+
+#include "base/log.h"
+
+void vv_uring_init(struct vv_uring *uring, const struct vv_poll *poll)
+{
+    struct io_uring_params params = {0};
+    if (io_uring_queue_init_params(VV_URING_ENTRIES, &uring->ring, &params) < 0)
+        return;
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = uring->ring.ring_fd};
+    if (epoll_ctl(poll->epoll_fd, EPOLL_CTL_ADD, uring->ring.ring_fd, &event) != 0) {
+        io_uring_queue_exit(&uring->ring);
+        return;
+    }
+    assert(params.cq_entries >= VV_URING_ENTRIES && "completions never overflow");
+    uring->is_open = true;
+    uring->is_on = true;
+}
+
+void vv_uring_done(struct vv_uring *uring)
+{
+    assert(uring->in_flight == 0 && "fibers wait for their operations");
+    if (uring->is_open)
+        io_uring_queue_exit(&uring->ring);
+    uring->is_open = false;
+    uring->is_on = false;
+}
+
+void vv_uring_reap(struct vv_uring *uring)
+{
+    if (!vv_uring_is_ready(uring))
+        return;
+    struct io_uring_cqe *cqe;
+    unsigned head;
+    unsigned count = 0;
+    io_uring_for_each_cqe(&uring->ring, head, cqe) {
+        vv_fiber_wake(io_uring_cqe_get_data(cqe), cqe->res);
+        count++;
+    }
+    assert(count <= uring->in_flight);
+    uring->in_flight -= count;
+    io_uring_cq_advance(&uring->ring, count);
+}
+
+/* NULL: nothing more is taken. */
+static struct io_uring_sqe *new_operation(struct vv_uring *uring)
+{
+    if (!uring->is_on || uring->in_flight >= VV_URING_ENTRIES)
+        return NULL;
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&uring->ring);
+    assert(sqe && "each entry is submitted at once");
+    return sqe;
+}
+
+/* Give the kernel the operation just prepared, and wait for its result. False: it was not taken. */
+static bool submit_and_wait(struct vv_uring *uring, struct io_uring_sqe *sqe, int *out_result)
+{
+    io_uring_sqe_set_data(sqe, vv_fiber_self());
+    int submitted = io_uring_submit(&uring->ring);
+    if (submitted != 1) {
+        /* It stays in the queue, which the kernel will not be asked to look at again. */
+        vv_warn("rt", "io_uring: %s; workers go on without it",
+                vv_err_text(submitted < 0 ? submitted : -EIO));
+        uring->is_on = false;
+        return false;
+    }
+    uring->in_flight++;
+    uring->taken++;
+    *out_result = vv_fiber_wait(VV_NEVER);
+    return true;
+}
+
+bool vv_uring_pwritev(struct vv_uring *uring, int fd, const struct iovec *iov, int count,
+                      uint64_t offset, int *out_written)
+{
+    struct io_uring_sqe *sqe = new_operation(uring);
+    if (!sqe)
+        return false;
+    io_uring_prep_writev(sqe, fd, iov, (unsigned)count, offset);
+    return submit_and_wait(uring, sqe, out_written);
+}
+
+bool vv_uring_datasync(struct vv_uring *uring, int fd, int *out_err)
+{
+    struct io_uring_sqe *sqe = new_operation(uring);
+    if (!sqe)
+        return false;
+    io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
+    return submit_and_wait(uring, sqe, out_err);
+}
