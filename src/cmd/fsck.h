@@ -114,6 +114,7 @@ struct vv_fsck_report {
     uint64_t file_bytes; /* sum of sizes of regular files */
     uint64_t data_ids, drops, extents, ranges, frames_checked, bytes_checked;
     uint64_t segments, segment_bytes, live_bytes, fences;
+    uint64_t old_manifests; /* every server leaves some, and removes those before it */
     uint64_t garbage_objects, garbage_bytes; /* harmless: nothing knows them (PROTOCOL 16) */
     bool has_journal;
     uint64_t journal_commits; /* that only the journal holds */

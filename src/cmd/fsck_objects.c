@@ -98,6 +98,10 @@ static bool take_manifest(struct objects *objects, const struct vv_store_entry *
             is_known = true;
         }
     }
+    if (!is_known && number < manifest->number) {
+        objects->fsck->report->old_manifests++;
+        is_known = true;
+    }
     return is_known;
 }
 

@@ -139,6 +139,7 @@ static const struct {
     NUMBER(fences, NULL),
     NUMBER(frames_checked, "frames read"),
     BYTES(bytes_checked, "  their size"),
+    NUMBER(old_manifests, NULL),
     NUMBER(garbage_objects, "left-over objects"),
     BYTES(garbage_bytes, "  their size"),
     NUMBER(journal_commits, "commits only in journal"),
