@@ -23,6 +23,8 @@ static_assert(sizeof(struct header) % 16 == 0, "the header keeps malloc's alignm
 #define HEADER_MAGIC 0x76617276u
 #define HEADER_FREED 0xdeadbeefu
 #define ALIGN_MIN 16
+#define MAPPED_BYTES_MIN (1 << 20)
+#define HEAP_FREE_BYTES_MAX (16 << 20)
 
 /* What is switched on. The product leaves this 0: a call costs this one load more than malloc. */
 enum hook { HOOK_TRACK = 1, HOOK_FAIL = 2 };
@@ -144,7 +146,8 @@ static __attribute__((noinline)) void *hooked_alloc(size_t align, size_t size)
 
 void vv_alloc_setup(void)
 {
-    int is_set = mallopt(M_ARENA_MAX, 1);
+    int is_set = mallopt(M_ARENA_MAX, 1) && mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES_MIN) &&
+                 mallopt(M_TRIM_THRESHOLD, HEAP_FREE_BYTES_MAX);
     (void)is_set; /* without it, only more memory is used */
 }
 

@@ -12,7 +12,9 @@
 #include <stdint.h>
 
 /* Set the C library's heap up for the product: once, before there are threads. One arena for all of them:
- * each further one keeps what its threads freed to itself, which cost 80 MiB with --memory 256M. */
+ * each further one keeps what its threads freed to itself, which cost 80 MiB with --memory 256M. From a MiB
+ * on, memory comes from the kernel and goes back to it: large pieces among small ones would leave the heap full
+ * of holes (300 MiB after many direct writes at once). */
 void vv_alloc_setup(void);
 
 /* Allocate `size` bytes (size 0 gives a unique pointer). NULL when there is no memory. */

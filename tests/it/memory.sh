@@ -1,11 +1,12 @@
 #!/bin/bash
-# run-tests: 50 s
+# run-tests: 60 s
 # Memory and idleness: what --memory bounds, and what a server costs that has nothing to do.
 #   MEMORY_MIB=64   the budget; bytes written (16 times as many), files made (3,906 a MiB) and the limit
 #                   (1.5 times as many) follow it. 256 is the full form: 4 GiB, a million files, 384 MiB.
 . "$(dirname "$0")/lib.sh"
 need_fuse
 command -v python3 >/dev/null || skip_all "no python3"
+command -v fio >/dev/null || skip_all "no fio"
 
 memory=${MEMORY_MIB:-64}
 limit=$((memory * 3 / 2))
@@ -74,6 +75,12 @@ PY
 peak "after those"
 is "all are there" "$(find "$T/mnt/d" -type f | wc -l)" "$files"
 peak "after listing them"
+check "64 direct writes at once, for 8 s" timeout 60 fio --name=direct --filename="$T/mnt/direct" --size=256M --rw=randwrite \
+    --bsrange=4k-8m --ioengine=libaio --iodepth=32 --direct=1 --time_based --runtime=8
+# Each that is under way has a MiB for itself, whatever the budget; afterwards that must not stay.
+sleep 1
+rss=$(($(status_kib VmRSS) / 1024))
+check "after them: $rss MiB resident, under $limit" test "$rss" -lt "$limit"
 check "stops" stop
 check "serves again" serve --mount "$T/mnt" --memory "${memory}M"
 idle "the volume, full"
