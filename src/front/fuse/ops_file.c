@@ -1,6 +1,7 @@
 /* Open files: nodeid is the inode, fh what OPEN or CREATE has given out. */
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include "base/hash.h"
@@ -187,16 +188,28 @@ int vv_fuse_write(struct vv_fuse_request *request)
     return err;
 }
 
+/* Who is not root takes an inode's set-id bits away by changing its data, and who is not in its group
+ * setgid. Where there are none, there is no need to know who he is. */
+static void learn_who_changes(struct vv_fuse_request *request, uint64_t inode,
+                              uint32_t **out_groups)
+{
+    struct vv_attr attr;
+    *out_groups = NULL;
+    int err = vv_fs_getattr(request->fuse->fs, inode, &attr);
+    if (err == 0 && !(attr.mode & (S_ISUID | S_ISGID)))
+        return;
+    vv_fuse_learn_caller(request);
+    vv_fuse_add_groups(request, out_groups);
+}
+
 /* FALLOCATE: fallocate_in. */
 int vv_fuse_fallocate(struct vv_fuse_request *request)
 {
     struct fuse_fallocate_in in;
     if (!vv_fuse_take(request, &in, sizeof(in)))
         return -EINVAL;
-    /* Who is not root takes set-id bits away, and who is not in the file's group setgid. */
-    vv_fuse_learn_caller(request);
     uint32_t *groups CLEANUP(vv_free_ptr);
-    vv_fuse_add_groups(request, &groups);
+    learn_who_changes(request, node_of(request), &groups);
     TRY(vv_fs_fallocate(request->fuse->fs, &request->call, node_of(request),
                         vv_fuse_handle_of(in.fh), (int)in.mode, in.offset, in.length));
     return vv_fuse_reply_ok(request);
@@ -222,7 +235,8 @@ int vv_fuse_copy_file_range(struct vv_fuse_request *request)
     if (!vv_fuse_take(request, &in, sizeof(in)) || in.flags != 0)
         return -EINVAL;
     uint64_t len = in.len < COPY_BYTES_MAX ? in.len : COPY_BYTES_MAX;
-    vv_fuse_learn_caller(request);
+    uint32_t *groups CLEANUP(vv_free_ptr);
+    learn_who_changes(request, in.nodeid_out, &groups);
     ssize_t copied = vv_fs_copy_range(request->fuse->fs, &request->call, node_of(request),
                                       in.off_in, in.nodeid_out, in.off_out, (size_t)len);
     TRY(copied);
