@@ -1,11 +1,13 @@
 /* Judging a state that was found: which prefix of the history it is. */
 #include <assert.h>
+#include <errno.h>
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 
+#include "base/alloc.h"
 #include "fs/inode.h"
 #include "world.h"
 
@@ -207,27 +209,70 @@ static void judge_reply(struct server *server, const struct vv_reply_record *fou
     record->reply = found->sequence + 1;
 }
 
-int judge_replies(struct server *server, bool is_fresh)
+/* All of them, in memory of the server's: it may be killed meanwhile. */
+struct found_replies {
+    struct vv_reply_record *records;
+    size_t count, capacity;
+};
+
+static int note_reply(struct found_replies *found, struct vv_bytes key, struct vv_bytes value)
+{
+    uint64_t slot;
+    if (found->count == found->capacity) {
+        size_t capacity = found->capacity ? 2 * found->capacity : 64;
+        struct vv_reply_record *records = vv_realloc(found->records, capacity * sizeof(*records));
+        if (!records)
+            return -ENOMEM;
+        found->records = records;
+        found->capacity = capacity;
+    }
+    TRY(vv_reply_slot(key, &slot));
+    TRY(vv_reply_decode(value, slot, &found->records[found->count]));
+    found->count++;
+    return 0;
+}
+
+static int find_replies(struct server *server, struct found_replies *found)
 {
     static const uint8_t lower[] = {VV_TABLE_REPLY};
     static const uint8_t upper[] = {VV_TABLE_REPLY + 1};
-    struct vv_lsm_iter *iter = NULL;
+    struct vv_lsm_iter *iter;
     struct vv_bytes key;
     struct vv_bytes value;
-    if (!server->world->era)
-        return 0;
-    int err = vv_volume_scan(server->volume, (struct vv_bytes){lower, 1},
-                             (struct vv_bytes){upper, 1}, &iter);
-    while (err >= 0 && (err = vv_lsm_iter_next(iter, &key, &value)) > 0) {
-        struct vv_reply_record record;
-        uint64_t slot;
-        err = vv_reply_slot(key, &slot);
-        if (err == 0)
-            err = vv_reply_decode(value, slot, &record);
-        if (err == 0)
-            judge_reply(server, &record, is_fresh);
+    TRY(vv_volume_scan(server->volume, (struct vv_bytes){lower, 1}, (struct vv_bytes){upper, 1},
+                       &iter));
+    int err;
+    while ((err = vv_lsm_iter_next(iter, &key, &value)) > 0) {
+        err = note_reply(found, key, value);
+        if (err < 0)
+            break;
     }
     vv_lsm_iter_close(iter);
+    return err;
+}
+
+/* What another server found, which was killed before it came to a judgement, does not count: with
+ * another journal there may be less. */
+static void forget_replies(struct era *era)
+{
+    era->reply_count = 0;
+    for (unsigned i = 0; i < era->owner_count; i++) {
+        for (size_t j = 0; j < era->owners[i].count; j++)
+            era->owners[i].records[j]->reply = 0;
+    }
+}
+
+int judge_replies(struct server *server, bool is_fresh)
+{
+    struct found_replies found = {0};
+    if (!server->world->era)
+        return 0;
+    int err = find_replies(server, &found);
+    if (err == 0)
+        forget_replies(server->world->era);
+    for (size_t i = 0; i < found.count && err == 0; i++)
+        judge_reply(server, &found.records[i], is_fresh);
+    vv_free(found.records);
     return err;
 }
 
