@@ -82,5 +82,8 @@ int vv_sim_process_self(void);
 /* Kill `process` after `steps` more fiber switches of its own (0 cancels): crashes anywhere. The
  * switch that the caller is in does not count. vv_sim_process_wait tells when it has happened. */
 void vv_sim_process_kill_after(int process, uint64_t steps);
+/* Kill `process` when it is about to sync a directory whose path contains `part` (borrowed until then) for the
+ * `count`th time from now (0 cancels): what it has put there last can be seen, and is not durable. */
+void vv_sim_process_kill_before_sync(int process, const char *part, unsigned count);
 
 #endif

@@ -26,6 +26,8 @@ struct vv_sim_process {
     struct vv_post *last_post;
     struct vv_timer post_timer;
     uint64_t kill_after; /* 0 = never */
+    unsigned kill_before_sync;  /* syncs of directories; 0 = never */
+    const char *kill_sync_part; /* ... whose paths contain this */
 };
 
 struct vv_sim_world {

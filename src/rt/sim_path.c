@@ -230,8 +230,18 @@ static int do_sync_dir(const char *path)
     return err;
 }
 
+/* A crash that is due just before this sync. */
+static void crash_before_sync(const char *path)
+{
+    struct vv_sim_process *process = vv_sim_world_self()->current;
+    if (process->kill_before_sync > 0 && strstr(path, process->kill_sync_part) &&
+        --process->kill_before_sync == 0)
+        vv_sim_process_kill(process->number);
+}
+
 static int sim_sync_dir(const char *path)
 {
+    crash_before_sync(path);
     return finish(do_sync_dir(path));
 }
 

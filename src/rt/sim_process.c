@@ -83,6 +83,7 @@ static void release(struct vv_sim_world *world, struct vv_sim_process *process)
 {
     process->is_alive = false;
     process->kill_after = 0;
+    process->kill_before_sync = 0;
     process->first_post = NULL;
     process->last_post = NULL;
     vv_timer_heap_remove_owner(&world->base.timers, process);
@@ -166,4 +167,12 @@ void vv_sim_process_kill_after(int number, uint64_t steps)
     assert(process && "there was such a process");
     if (process->is_alive)
         process->kill_after = steps;
+}
+
+void vv_sim_process_kill_before_sync(int number, const char *part, unsigned count)
+{
+    struct vv_sim_process *process = find_process(vv_sim_world_self(), number);
+    assert(process && "there was such a process");
+    process->kill_sync_part = part;
+    process->kill_before_sync = process->is_alive ? count : 0;
 }

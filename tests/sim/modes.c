@@ -120,8 +120,10 @@ static const struct mode modes[] = {
               .slow_max_ns = 20 * VV_NS_PER_S},
      .is_retrying = true},
     {.name = "hasty",
-     .text = "a directory without a journal; many kills, one soon after another, and few power cuts",
+     .text = "a directory without a journal; many kills, one soon after another, many just before a name "
+             "is durable, and few power cuts",
      .is_clustered = true,
+     .unsynced_permille = 500,
      .power_permille = 250,
      .is_reordering_dirs = true},
     {.name = "moving",

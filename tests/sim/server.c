@@ -421,6 +421,7 @@ static void finish(struct server *server)
             engine_release_all(&server->engines[i]);
         /* What it does now is not in the histories: a crash that is due does not come any more. */
         vv_sim_process_kill_after(vv_sim_process_self(), 0);
+        vv_sim_process_kill_before_sync(vv_sim_process_self(), "", 0);
         world->is_cleaning = true;
         client_clean(server);
         if (!world->is_failed && ballast_remove(server) == 0)

@@ -22,6 +22,7 @@
 #define CLUSTERED_OPS_MAX 60          /* within so many operations */
 #define CLUSTERED_KILLS_ROUNDS_MAX 30 /* servers that may die while they open */
 #define TURNS_MAX 20                  /* with those that die while they open, below ROUNDS_MAX */
+#define UNSYNCED_MAX 2                /* of the next syncs of the log's directories, one is where a crash comes */
 #define REST_WAIT_NS (3 * VV_NS_PER_S)
 
 /* ---- failures ---- */
@@ -226,12 +227,23 @@ static void silence(struct server *server)
     server->is_silent = server->is_resting;
 }
 
+/* Kill it within so many steps, or just before one of its next commits or fences is durable. */
+static void kill_soon(struct world *world, const struct server *server, uint64_t steps)
+{
+    unsigned unsynced = world->mode->unsynced_permille;
+    if (unsynced > 0 && rng_chance(&world->rng, unsynced))
+        vv_sim_process_kill_before_sync(server->process, "/log",
+                                        1 + (unsigned)rng_below(&world->rng, UNSYNCED_MAX));
+    else
+        vv_sim_process_kill_after(server->process, steps);
+}
+
 /* A turn of a racing world: the successor comes while the old one serves, perhaps with a rival.
  * True = leave this server alone, the next one is due. */
 static bool race(struct world *world, struct server *server)
 {
     if (!world->mode->is_racing || rng_chance(&world->rng, 250)) {
-        vv_sim_process_kill_after(server->process, 1 + rng_below(&world->rng, SERVING_STEPS));
+        kill_soon(world, server, 1 + rng_below(&world->rng, SERVING_STEPS));
         return false;
     }
     world->facts.races++;
@@ -343,8 +355,7 @@ static void kill_while_opening(struct world *world, const struct server *server,
         return;
     if (world->mode->is_clustered && round < CLUSTERED_KILLS_ROUNDS_MAX) {
         if (rng_chance(&world->rng, CLUSTERED_PERMILLE))
-            vv_sim_process_kill_after(server->process,
-                                      rng_log_between(&world->rng, 1, OPENING_STEPS));
+            kill_soon(world, server, rng_log_between(&world->rng, 1, OPENING_STEPS));
     } else if (rng_chance(&world->rng, OPENING_KILL_PERMILLE) && round < 20) {
         vv_sim_process_kill_after(server->process, 1 + rng_below(&world->rng, OPENING_STEPS));
     }

@@ -43,6 +43,8 @@ struct mode {
     bool is_clustered;       /* CLUSTERED times as many crashes, most soon after another one, and
                               * many while opening */
     bool is_lawless;         /* a server may fail for good without a crash (disk errors) */
+    unsigned unsynced_permille; /* of the crashes that come between a name in the log and its
+                                 * directory's sync */
     unsigned power_permille; /* of the crashes that are power cuts too */
     struct vv_store_fault_plan plan;  /* of a mem store */
     bool is_retrying;                 /* requests that fail are repeated below the engine */

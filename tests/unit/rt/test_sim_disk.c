@@ -649,6 +649,73 @@ static void test_kills(void)
     tap_ok(kills.whole > 0, "kills: or done (%d)", kills.whole);
 }
 
+/* ---- kills before a directory's sync ---- */
+
+static void make_synced_names(void *arg)
+{
+    int *made = arg;
+    must(vv_path_mkdir("/here"), "mkdir");
+    must(vv_path_mkdir("/there"), "mkdir");
+    must(vv_path_sync_dir("/"), "sync");
+    for (*made = 0; *made < 5; (*made)++) {
+        char name[] = "/here/0";
+        name[6] = (char)('0' + *made);
+        vv_file_close(make_file(name));
+        must(vv_path_sync_dir("/there"), "sync elsewhere");
+        must(vv_path_sync_dir("/here"), "sync");
+    }
+}
+
+static int count_name(void *arg, const char *name, bool is_dir)
+{
+    int *count = arg;
+    *count += !is_dir;
+    return 0;
+}
+
+static void count_names(void *arg)
+{
+    must(vv_path_list("/here", count_name, arg), "list");
+}
+
+static void sync_kills_main(void *arg)
+{
+    for (unsigned count = 1; count <= 6; count++) {
+        struct vv_sim_disk *disk = vv_sim_disk_new(0);
+        int made = 0;
+        int seen = 0;
+        int kept = 0;
+        int process = vv_sim_process_start(disk, make_synced_names, &made);
+        vv_sim_process_kill_before_sync(process, "/here", count);
+        if (count == 6) /* as if it had not been said */
+            vv_sim_process_kill_before_sync(process, "", 0);
+        vv_sim_process_wait(process);
+        vv_sim_process_wait(vv_sim_process_start(disk, count_names, &seen));
+        vv_sim_disk_power_cut(disk);
+        vv_sim_process_wait(vv_sim_process_start(disk, count_names, &kept));
+        if (count == 6) {
+            tap_is_int(made + kept, 10, "no kill: all names are made and durable");
+        } else {
+            tap_is_int(made, count - 1, "killed before sync %u", count);
+            tap_is_int(seen, count, "its name can be seen");
+            tap_ok(kept == (int)count || kept == (int)count - 1, "and may be gone after a power cut");
+            *(unsigned *)arg += kept == (int)count - 1;
+        }
+    }
+}
+
+static void test_sync_kills(void)
+{
+    unsigned lost = 0;
+    int err = 0;
+    for (uint64_t seed = 1; seed <= 4 && err == 0; seed++) {
+        struct vv_sim_options options = {.seed = seed, .latency_max_ns = 100000};
+        err = vv_sim_run(&options, sync_kills_main, &lost);
+    }
+    tap_is_int(err, 0, "sync kills: the world ends");
+    tap_ok(lost > 0 && lost < 20, "sync kills: of 20 names %u are lost", lost);
+}
+
 /* ---- allocation failures ---- */
 
 static void fail_main(void *arg)
@@ -714,6 +781,7 @@ int main(void)
     test_space();
     test_rot();
     test_kills();
+    test_sync_kills();
     test_alloc_failure();
     tap_is_int((int64_t)vv_alloc_domain_count(0), 0, "nothing is left allocated");
     return tap_done();
