@@ -228,13 +228,31 @@ static int put_fence(struct opening *opening, uint64_t epoch, uint64_t seq)
     return 0;
 }
 
+/* Rule 8: what a killed writer left below may be visible without being durable. A fence that outlives it would
+ * be behind a gap, should this opener be killed before it has synced the fence. All of an epoch's log lies in one
+ * directory, so syncing the last object is enough. AGAIN: it is gone. */
+static int sync_below(struct opening *opening, const struct vv_epoch_ref *ref, uint64_t seq)
+{
+    char name[VV_STORE_NAME_MAX + 1];
+    struct vv_segment_id id = {.epoch = ref->epoch, .counter = seq - 1, .kind = VV_SEGMENT_LOG};
+    if (!opening->options->is_syncing_replay || seq <= ref->replay_seq ||
+        vv_planted(VV_PLANT_NO_REPLAY_SYNC))
+        return 0;
+    vv_segment_name(&id, name, sizeof(name));
+    int err = vv_log_request_sync(&opening->requests, name);
+    return err == -ENOENT ? AGAIN : err;
+}
+
 /* Rule 7: at the first free sequence from the epoch's own replay point. 412 on a commit: next
  * sequence; 412 on a fence: done. */
 static int fence_epoch(struct opening *opening, const struct vv_epoch_ref *ref, uint64_t first,
                        uint64_t *out_fence)
 {
     for (uint64_t seq = first; seq < UINT64_MAX; seq++) {
-        int result = put_fence(opening, ref->epoch, seq);
+        int result = sync_below(opening, ref, seq);
+        if (result)
+            return result;
+        result = put_fence(opening, ref->epoch, seq);
         if (result != -VV_ERR_NOT_OURS) {
             *out_fence = seq;
             return result;
