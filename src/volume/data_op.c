@@ -125,7 +125,9 @@ static int stage_new_layer(struct vv_op *op, struct vv_staged_layer *staged)
     uint32_t capacity = round_up(staged->to - staged->from, 4096);
     if (capacity > VV_EXTENT_BYTES - staged->from)
         capacity = VV_EXTENT_BYTES - staged->from;
-    staged->layer->buf = vv_buf_new(capacity, &op->volume->dirty_budget);
+    staged->layer->buf = capacity == VV_EXTENT_BYTES
+                             ? vv_fresh_buf(op->volume)
+                             : vv_buf_new(capacity, &op->volume->dirty_budget);
     return staged->layer->buf == NULL ? -ENOMEM : 0;
 }
 

@@ -8,14 +8,19 @@
 
 struct vv_buf *vv_buf_new(uint32_t capacity, struct vv_budget *budget)
 {
+    uint8_t *data = vv_alloc(capacity);
+    struct vv_buf *buf = data != NULL ? vv_buf_of(data, capacity, budget) : NULL;
+    if (buf == NULL)
+        vv_free(data);
+    return buf;
+}
+
+struct vv_buf *vv_buf_of(uint8_t *data, uint32_t capacity, struct vv_budget *budget)
+{
     struct vv_buf *buf = vv_zalloc(sizeof *buf);
     if (buf == NULL)
         return NULL;
-    buf->data = vv_alloc(capacity);
-    if (buf->data == NULL) {
-        vv_free(buf);
-        return NULL;
-    }
+    buf->data = data;
     buf->refs = 1;
     buf->capacity = capacity;
     buf->budget = budget;

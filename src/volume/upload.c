@@ -143,6 +143,7 @@ void vv_upload_trim(struct vv_volume *volume)
 {
     while (volume->upload_buffer_count > 0)
         vv_free(volume->upload_buffers[--volume->upload_buffer_count]);
+    vv_fresh_trim(volume);
 }
 
 /* ---- sealing and putting ---- */

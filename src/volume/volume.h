@@ -195,6 +195,7 @@ struct vv_volume_stats {
     uint64_t ops, plan_rounds, plan_rounds_max, plan_restarts;
     uint64_t commits, log_bytes, data_bytes, journal_bytes; /* written since opening */
     uint64_t segments_deleted;
+    uint64_t fresh_extents; /* written whole into memory that lay ready */
     uint64_t leftovers_deleted, leftover_bytes_deleted; /* what servers left that ended early */
     uint64_t store_free, store_total;    /* UINT64_MAX = unbounded */
     int store_error;                     /* of the last try, 0 = fine */

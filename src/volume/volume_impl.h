@@ -28,6 +28,7 @@
 #define VV_UNITS_MAX 4            /* units between seal and confirmation */
 #define VV_UPLOADS_MAX 16         /* data segments on their way, which their bytes bound, too */
 #define VV_UPLOAD_BUFFERS_MAX 4
+#define VV_FRESH_MAX 512          /* extents of memory that lie ready; then none is added */
 #define VV_TAIL_OBJECTS_MAX 64    /* log objects behind the replay point before a flush is due */
 #define VV_TAIL_BYTES_MAX (64ull << 20)
 #define VV_LAYERS_MAX 24          /* layers of one extent before a write folds them */
@@ -49,6 +50,8 @@ struct vv_buf {
 };
 
 struct vv_buf *vv_buf_new(uint32_t capacity, struct vv_budget *budget);
+/* Takes `data` over, unless it returns NULL: there is no memory. */
+struct vv_buf *vv_buf_of(uint8_t *data, uint32_t capacity, struct vv_budget *budget);
 void vv_buf_ref(struct vv_buf *buf);
 void vv_buf_unref(struct vv_buf *buf);
 
@@ -236,6 +239,9 @@ struct vv_volume {
     unsigned bulk_units;   /* units that send bulk data of frozen commits: before the open one's */
     uint8_t *upload_buffers[VV_UPLOAD_BUFFERS_MAX]; /* idle ones; data segments are built in them */
     unsigned upload_buffer_count;
+    uint8_t *fresh[VV_FRESH_MAX]; /* memory for extents that lies ready (fresh.c) */
+    unsigned fresh_count;
+    bool is_freshening;
 
     struct vv_waitq commit_work, unit_work, flush_work, compact_work, space_work; /* background fibers */
     struct vv_waitq turn, durable, room, uploads, fenced, idle, manifest_free;
@@ -383,6 +389,12 @@ MUST_CHECK int vv_commit_new(uint64_t number, struct vv_commit **out_commit);
 
 /* ---- unit.c ---- */
 void vv_unit_fiber(void *volume); /* gathers and starts units */
+
+/* ---- fresh.c ---- */
+/* A buffer for a whole extent, as vv_buf_new with the dirty budget. Does not suspend. */
+struct vv_buf *vv_fresh_buf(struct vv_volume *volume);
+/* Free what lies ready. */
+void vv_fresh_trim(struct vv_volume *volume);
 
 /* ---- upload.c: data segments ---- */
 struct vv_seal_job {

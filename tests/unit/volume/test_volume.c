@@ -259,6 +259,7 @@ static void slow_store(void *arg)
         action.offset = i * sizeof bytes;
         action.end = action.offset + sizeof bytes;
         memset(bytes, (int)i, sizeof bytes);
+        vv_rt_sleep_ns(VV_NS_PER_MS);
         bad_count += vv_volume_run(test->volume, VV_OP_WRITE, sizeof bytes, do_write, &action) < 0;
     }
     tap_is_int(bad_count, 0, "%d MiB written", SLOW_MIB);
@@ -266,6 +267,8 @@ static void slow_store(void *arg)
     struct vv_volume_stats stats;
     vv_volume_stats(test->volume, &stats);
     tap_ok(stats.durable_commit > stats.bucket_commit, "by the journal");
+    tap_ok(stats.fresh_extents > 0, "%llu extents found memory ready",
+           (unsigned long long)stats.fresh_extents);
     tear_down(test);
 }
 

@@ -1,0 +1,94 @@
+/* Memory for extents that are written whole, touched by a worker before it is needed: while the cache fills, each extent
+ * written takes memory that the process has not used yet, and finding its pages cost the reactor more than copying
+ * the bytes did. Where memory is used again (the cache is full), or little is written, none is made ready. */
+#include <assert.h>
+
+#include "volume/volume_impl.h"
+
+#define FRESH_MEMORY_PART 64 /* of the memory, at most, lies ready twice */
+#define PAGE_BYTES 4096u
+
+static_assert(VV_EXTENT_BYTES % PAGE_BYTES == 0, "whole pages");
+
+struct batch {
+    struct vv_volume *volume;
+    uint8_t *extents[VV_FRESH_MAX / 2];
+    unsigned wanted, count;
+};
+
+/* On a worker. Without memory there are fewer. */
+static void touch(void *arg)
+{
+    struct batch *batch = arg;
+    while (batch->count < batch->wanted) {
+        uint8_t *bytes = vv_alloc(VV_EXTENT_BYTES);
+        if (bytes == NULL)
+            return;
+        for (size_t at = 0; at < VV_EXTENT_BYTES; at += PAGE_BYTES)
+            *(volatile uint8_t *)(bytes + at) = 0;
+        batch->extents[batch->count++] = bytes;
+    }
+}
+
+static void freshen(void *arg)
+{
+    struct batch *batch = arg;
+    struct vv_volume *volume = batch->volume;
+    vv_rt_offload(touch, batch);
+    for (unsigned i = 0; i < batch->count; i++)
+        volume->fresh[volume->fresh_count++] = batch->extents[i];
+    vv_free(batch);
+    volume->is_freshening = false;
+    vv_volume_fiber_ended(volume);
+}
+
+static unsigned batch_count(const struct vv_volume *volume)
+{
+    uint64_t count = volume->budget.limit / FRESH_MEMORY_PART / VV_EXTENT_BYTES;
+    return count < VV_FRESH_MAX / 2 ? (unsigned)count : VV_FRESH_MAX / 2;
+}
+
+/* Is much being written, into a cache that has room? */
+static bool is_worth_it(const struct vv_volume *volume)
+{
+    return (volume->open->plain_bytes >= VV_SYNC_SEGMENT_BYTES || volume->uploads_under_way > 0) &&
+           vv_cache_room(volume->cache) > vv_cache_size(volume->cache) / 16 &&
+           !volume->is_stopping && !volume->is_abandoning;
+}
+
+static void begin(struct vv_volume *volume, unsigned wanted)
+{
+    struct batch *batch = vv_zalloc(sizeof *batch);
+    if (batch == NULL)
+        return;
+    batch->volume = volume;
+    batch->wanted = wanted;
+    if (vv_fiber_start(freshen, batch, "memory") < 0) {
+        vv_free(batch);
+        return;
+    }
+    volume->is_freshening = true;
+    volume->fibers++;
+}
+
+struct vv_buf *vv_fresh_buf(struct vv_volume *volume)
+{
+    unsigned wanted = batch_count(volume);
+    if (!volume->is_freshening && volume->fresh_count < wanted && is_worth_it(volume))
+        begin(volume, wanted);
+    if (volume->fresh_count == 0)
+        return vv_buf_new(VV_EXTENT_BYTES, &volume->dirty_budget);
+    struct vv_buf *buf =
+        vv_buf_of(volume->fresh[volume->fresh_count - 1], VV_EXTENT_BYTES, &volume->dirty_budget);
+    if (buf != NULL) {
+        volume->fresh_count--;
+        volume->stats.fresh_extents++;
+    }
+    return buf;
+}
+
+void vv_fresh_trim(struct vv_volume *volume)
+{
+    while (volume->fresh_count > 0)
+        vv_free(volume->fresh[--volume->fresh_count]);
+}
