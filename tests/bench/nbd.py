@@ -15,9 +15,10 @@ SYNCS = 200 if door.SMALL else 1000
 
 # Why a target is missed, from profiles of the server under the same load. By line.
 CAUSES = {
-    "nbd-read-seq": "one reactor copies each byte out of its cache and into the socket, 29% and 27% of its time; "
-                    "nbdkit's threads copy once, on both processors",
-    "nbd-read-32": "the reactor serves all 32 alone: looking up inode and extent 30%, copying 25%; nbdkit has 16 threads",
+    "nbd-read-seq": "one reactor sends all of it from its cache, copying into the socket 34% of its time, waiting for the client "
+                    "and polling 30%; nbdkit has 16 threads",
+    "nbd-read-32": "the reactor serves all 32 alone: looking up inode, extent and block 21%, copying out of the cache 14%, waking 11%; "
+                   "nbdkit has 16 threads",
     "nbd-read-1": "likely (not profiled): waking server and client; the server's processor time has its polling in it",
     "nbd-write-1": "likely (not profiled): as nbd-read-1",
     "nbd-write-32": "likely (not profiled): one reactor; its processor time of a request is less than nbdkit's",

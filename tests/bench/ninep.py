@@ -32,14 +32,14 @@ LINES = [door.Line(f"9p-{work}" if work in ("readdir", "write-seq", "read-seq") 
          for work, depth, count, unit in WORKS]
 # Why a target is missed, from profiles of the server under the same load. By line.
 CAUSES = {
-    "9p-write-seq": "LZ4 trying random bytes 9%, AES-256-GCM 8%, copying into extents 9%, out of the socket 8%, segments into the disk's cache 9%; the "
-         "peer copies into its page cache",
-    "9p-read-seq": "opening what is stored (AES-256-GCM, 30% of the samples) and reading it from the store's file (20%) on workers, sending it "
-        "(30%) on the reactor; the peer sends its page cache",
-    "9p-read-4k-1": "what is not in the server's memory is a frame of 32 KiB, which is read (kernel copy 12% of the samples) and opened (AES-256-GCM, "
-         "about 15%) whole; the peer copies 4 KiB of its page cache",
-    "9p-read-4k-32": "what is not in the server's memory is a frame of 32 KiB, which is read (kernel copy 12% of the samples) and opened (AES-256-GCM, "
-         "about 15%) whole; the peer copies 4 KiB of its page cache",
+    "9p-write-seq": "page faults of memory that the cache grows into 24% (half of them on a worker), copying out of the socket 11%, into extents 11%, "
+         "LZ4 trying random bytes 4%; the peer copies into its page cache",
+    "9p-read-seq": "likely (not profiled with all of it in memory): one reactor sends it from the cache; its processor time of a request is less "
+        "than the peer's, which has several threads",
+    "9p-read-4k-1": "likely (not profiled with all of it in memory): one reactor sends it from the cache; its processor time of a request is less "
+         "than the peer's, which has several threads",
+    "9p-read-4k-32": "likely (not profiled with all of it in memory): one reactor sends it from the cache; its processor time of a request is less "
+         "than the peer's, which has several threads",
     "9p-sync-4k-1": "likely (not profiled): the journal's write and sync go through a worker that has to be woken",
 }
 
