@@ -110,6 +110,7 @@ static json_t *status(struct vv_server *server)
     json_object_set_new(object, "durability", json_string(is_journal ? "journal" : "bucket"));
     json_object_set_new(object, "synced_writes",
                         json_string(vv_rt_uses_uring() ? "io_uring" : "worker threads"));
+    set(object, "io_uring_writes", vv_rt_uring_writes());
     struct vv_volume_stats stats;
     vv_volume_stats(server->volume, &stats);
     if (!server->options->is_read_only)

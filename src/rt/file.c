@@ -21,6 +21,8 @@
 #define DIRECT_MIN (64u << 10)
 /* Longer writes are a worker's: pinning their memory takes the reactor longer than waking one. */
 #define RING_WRITE_MAX (256u << 10)
+/* After so many refusals in turn the filesystem is taken to be one that can't write without waiting. */
+#define RING_REFUSALS_MAX 64
 
 struct real_file {
     struct vv_file base;
@@ -30,6 +32,9 @@ struct real_file {
     bool is_direct;     /* VV_FILE_DIRECT, and the filesystem has not refused yet */
     bool is_direct_synced; /* likewise VV_FILE_DIRECT_SYNCED */
     bool is_direct_now;    /* the descriptor has O_DIRECT */
+    unsigned ring_refusals; /* since the last write by io_uring */
+    uint64_t changes; /* counts what only fdatasync makes durable; who had the file before may have left some */
+    uint64_t synced;  /* those of them for which that was done */
 };
 
 static struct real_file *real_file(struct vv_file *file)
@@ -104,6 +109,7 @@ int vv_real_file_open(const char *path, unsigned flags, struct vv_file **out_fil
     file->base.ops = &vv_real_file_ops;
     file->fd = call.fd;
     file->is_written = (flags & VV_FILE_WRITE) != 0;
+    file->changes = 1;
     file->is_direct = (flags & VV_FILE_DIRECT) != 0;
     file->is_direct_synced = (flags & VV_FILE_DIRECT_SYNCED) != 0;
     *out_file = &file->base;
@@ -327,7 +333,8 @@ static void run_drop_cache(void *arg)
     (void)posix_fadvise(file->fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
-/* May this synced write go by io_uring? Then the descriptor has O_DIRECT. */
+/* May this synced write go by io_uring? Then the descriptor has O_DIRECT. It makes durable what it writes, so nothing
+ * may be left that only fdatasync does. */
 static bool enter_ring(const struct write_call *call)
 {
     struct real_file *file = call->file;
@@ -335,7 +342,8 @@ static bool enter_ring(const struct write_call *call)
     for (int i = 0; i < call->count && total <= RING_WRITE_MAX; i++)
         total += call->iov[i].iov_len;
     if (!file->is_direct_synced || !vv_rt_uses_uring() || total == 0 || total > RING_WRITE_MAX ||
-        call->count > IOV_MAX || !is_sector_aligned(call))
+        call->count > IOV_MAX || !is_sector_aligned(call) || file->changes != file->synced ||
+        file->ring_refusals >= RING_REFUSALS_MAX)
         return false;
     if (!file->is_direct_now) {
         /* A direct write to pages that the cache holds has to wait for them to go. */
@@ -345,23 +353,24 @@ static bool enter_ring(const struct write_call *call)
     return file->is_direct_now;
 }
 
-/* Write and sync from the reactor. False: a worker is to write what is left of `call`, and to sync; when writing
- * failed it meets the same error again, and reports it. A failed sync is final: the next would say nothing of it. */
+/* Write and sync from the reactor. False: a worker is to write what is left of `call`, and to sync. It meets the
+ * same error again, and reports it; or, writing it again, makes it durable. */
 static bool write_by_ring(struct write_call *call)
 {
+    struct real_file *file = call->file;
     struct vv_uring *uring = &vv_real_self()->uring;
     advance(call, 0);
     while (call->count > 0) {
-        int written = 0;
-        if (!vv_uring_pwritev(uring, call->fd, call->iov, call->count, call->offset, &written))
+        int written =
+            vv_uring_pwritev_synced(uring, call->fd, call->iov, call->count, call->offset);
+        if (written <= 0) {
+            file->ring_refusals += written == -EAGAIN || written == -EOPNOTSUPP || written == -EINVAL;
             return false;
-        if (written == -EINVAL)
-            call->file->is_direct_synced = false;
-        if (written <= 0)
-            return false;
+        }
         advance(call, (size_t)written);
     }
-    return vv_uring_datasync(uring, call->fd, &call->err);
+    file->ring_refusals = 0;
+    return true;
 }
 
 static int real_pwritev(struct vv_file *base, struct iovec *iov, int count, uint64_t offset)
@@ -377,6 +386,7 @@ static int real_pwritev(struct vv_file *base, struct iovec *iov, int count, uint
         run_write(&call);
     else
         vv_real_offload_blocking(run_write, &call);
+    file->changes++;
     return call.err;
 }
 
@@ -390,9 +400,14 @@ static int real_pwritev_sync(struct vv_file *base, struct iovec *iov, int count,
                               .offset = offset,
                               .is_syncing = true};
     if (enter_ring(&call) && write_by_ring(&call))
-        return call.err;
+        return 0;
     TRY(leave_direct(file));
+    uint64_t changes = file->changes; /* what ends meanwhile is for the next */
     vv_real_offload_blocking(run_write, &call);
+    if (call.err != 0)
+        file->changes++;
+    else if (file->synced < changes)
+        file->synced = changes;
     return call.err;
 }
 
@@ -429,6 +444,7 @@ static int real_truncate(struct vv_file *base, uint64_t size)
 {
     struct change_call call = {.fd = real_file(base)->fd, .len = size};
     vv_real_offload_blocking(run_truncate, &call);
+    real_file(base)->changes++;
     return call.err;
 }
 
@@ -444,6 +460,7 @@ static int real_allocate(struct vv_file *base, uint64_t offset, uint64_t len)
 {
     struct change_call call = {.fd = real_file(base)->fd, .offset = offset, .len = len};
     vv_real_offload_blocking(run_allocate, &call);
+    real_file(base)->changes++;
     return call.err;
 }
 

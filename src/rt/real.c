@@ -329,6 +329,12 @@ bool vv_rt_uses_uring(void)
     return real && real->uring.is_on;
 }
 
+uint64_t vv_rt_uring_writes(void)
+{
+    struct vv_real *real = vv_real_self();
+    return real ? real->uring.written : 0;
+}
+
 static const struct vv_rt_ops real_ops = {
     .is_real = true,
     .path = &vv_real_path_ops,

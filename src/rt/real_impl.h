@@ -95,8 +95,8 @@ void vv_poll_wake(struct vv_poll *poll, int fd, unsigned events);
 
 /* The kernel's queue for operations that would otherwise wait on a worker: waking one costs more than they do. The
  * fiber submits, its reactor goes on, and finds what has completed without a system call while it polls; epoll watches
- * the ring while it sleeps. Nothing is submitted that the kernel would do at once by waiting: what it can't do without
- * it hands to threads of its own.
+ * the ring while it sleeps. What the kernel can't begin without waiting it refuses (RWF_NOWAIT), and a worker does it: the
+ * threads that it would start for that (io-wq) wake up every five seconds ever after.
  *
  * An operation can't be taken back. Its fiber waits for as long as it takes, so the buffers, which are the fiber's
  * caller's, stay valid, and the reactor does not end before. When the process is killed, the kernel may end it before
@@ -111,7 +111,7 @@ struct vv_uring {
     bool is_open;
     bool is_on; /* takes operations */
     unsigned in_flight;
-    uint64_t taken; /* operations so far */
+    uint64_t written; /* writes that it did */
 };
 
 /* Make the ring and have it watched; when that fails it stays off. */
@@ -125,12 +125,10 @@ static inline bool vv_uring_is_ready(const struct vv_uring *uring)
 }
 /* Wake the fibers whose operations have completed. */
 void vv_uring_reap(struct vv_uring *uring);
-/* Both suspend, and return false when the operation is not taken and nothing has happened: ask a worker.
- * Write some of `iov`: the bytes written, or -errno. */
-MUST_CHECK bool vv_uring_pwritev(struct vv_uring *uring, int fd, const struct iovec *iov, int count,
-                                 uint64_t offset, int *out_written);
-/* fdatasync: 0 or -errno. */
-MUST_CHECK bool vv_uring_datasync(struct vv_uring *uring, int fd, int *out_err);
+/* Write some of `iov`, which is on stable media then. Suspends. The bytes written; -EAGAIN: not taken, for it would
+ * have to wait, or there is no room; -errno. */
+MUST_CHECK int vv_uring_pwritev_synced(struct vv_uring *uring, int fd, const struct iovec *iov,
+                                       int count, uint64_t offset);
 
 /* ---- signals ---- */
 

@@ -116,6 +116,8 @@ void vv_rt_offload(void (*fn)(void *), void *arg);
 /* Whether io_uring is in use: it was wanted, and the kernel lets this process have it. Without it workers
  * do the same, more slowly. */
 bool vv_rt_uses_uring(void);
+/* Writes that it has done. */
+uint64_t vv_rt_uring_writes(void);
 /* How many offloads make sense at once (the number of workers; 2 in the simulation). */
 unsigned vv_rt_worker_count(void);
 

@@ -47,18 +47,8 @@ void vv_uring_reap(struct vv_uring *uring)
     io_uring_cq_advance(&uring->ring, count);
 }
 
-/* NULL: nothing more is taken. */
-static struct io_uring_sqe *new_operation(struct vv_uring *uring)
-{
-    if (!uring->is_on || uring->in_flight >= VV_URING_ENTRIES)
-        return NULL;
-    struct io_uring_sqe *sqe = io_uring_get_sqe(&uring->ring);
-    assert(sqe && "each entry is submitted at once");
-    return sqe;
-}
-
-/* Give the kernel the operation just prepared, and wait for its result. False: it was not taken. */
-static bool submit_and_wait(struct vv_uring *uring, struct io_uring_sqe *sqe, int *out_result)
+/* Give the kernel the operation just prepared, and wait for its result. */
+static int submit_and_wait(struct vv_uring *uring, struct io_uring_sqe *sqe)
 {
     io_uring_sqe_set_data(sqe, vv_fiber_self());
     int submitted = io_uring_submit(&uring->ring);
@@ -67,29 +57,21 @@ static bool submit_and_wait(struct vv_uring *uring, struct io_uring_sqe *sqe, in
         vv_warn("rt", "io_uring: %s; workers go on without it",
                 vv_err_text(submitted < 0 ? submitted : -EIO));
         uring->is_on = false;
-        return false;
+        return -EAGAIN;
     }
     uring->in_flight++;
-    uring->taken++;
-    *out_result = vv_fiber_wait(VV_NEVER);
-    return true;
+    return vv_fiber_wait(VV_NEVER);
 }
 
-bool vv_uring_pwritev(struct vv_uring *uring, int fd, const struct iovec *iov, int count,
-                      uint64_t offset, int *out_written)
+int vv_uring_pwritev_synced(struct vv_uring *uring, int fd, const struct iovec *iov, int count,
+                            uint64_t offset)
 {
-    struct io_uring_sqe *sqe = new_operation(uring);
-    if (!sqe)
-        return false;
-    io_uring_prep_writev(sqe, fd, iov, (unsigned)count, offset);
-    return submit_and_wait(uring, sqe, out_written);
-}
-
-bool vv_uring_datasync(struct vv_uring *uring, int fd, int *out_err)
-{
-    struct io_uring_sqe *sqe = new_operation(uring);
-    if (!sqe)
-        return false;
-    io_uring_prep_fsync(sqe, fd, IORING_FSYNC_DATASYNC);
-    return submit_and_wait(uring, sqe, out_err);
+    if (!uring->is_on || uring->in_flight >= VV_URING_ENTRIES)
+        return -EAGAIN;
+    struct io_uring_sqe *sqe = io_uring_get_sqe(&uring->ring);
+    assert(sqe && "each entry is submitted at once");
+    io_uring_prep_writev2(sqe, fd, iov, (unsigned)count, offset, RWF_DSYNC | RWF_NOWAIT);
+    int written = submit_and_wait(uring, sqe);
+    uring->written += written > 0;
+    return written;
 }

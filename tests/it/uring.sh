@@ -7,6 +7,9 @@ make_volume
 synced_writes() {
     "$V" status "$T/vol" --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["synced_writes"])'
 }
+ring_writes() {
+    "$V" status "$T/vol" --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["io_uring_writes"])'
+}
 # sync_some COUNT NAME: one write and fsync after the other.
 sync_some() {
     timeout 100 python3 - "$T/mnt/$2" "$1" <<'P'
@@ -45,6 +48,7 @@ if [ -n "$DISK" ] && grep -q 'write back' "/sys/dev/block/$DISK/queue/write_cach
     before=$(flushes)
     check "data is synced" sync_some 60 ring
     after=$(flushes)
+    [ "$(stat -f -c %T "$T")" != ext2/ext3 ] || check "by io_uring ($(ring_writes) writes)" [ "$(ring_writes)" -ge 50 ]
     check "each fsync flushes the disk ($((after - before)) flushes for 60)" [ $((after - before)) -ge 60 ]
 else
     check "data is synced" sync_some 60 ring
