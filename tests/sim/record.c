@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "base/list.h"
+#include "confirmed.h"
 #include "log/log.h"
 #include "lsm/lsm.h"
 #include "rt/rt.h"
@@ -24,6 +25,7 @@ struct recorder {
     struct vv_segment_id *durable; /* open addressing; epoch 0 = free */
     size_t durable_count;
     uint64_t logs, references;
+    uint64_t removals; /* of segments, looked at */
     uint64_t newest_manifest; /* known to have been put */
     char fault[400];
 };
@@ -31,6 +33,7 @@ struct recorder {
 struct recorded {
     struct vv_store store;
     struct vv_store *inner;
+    struct vv_store *direct; /* to look at what a manifest says of segments; or NULL */
     struct recorder *recorder;
     struct vv_manifest manifest; /* the last that this server can have confirmed */
     bool is_unsure;              /* ... or a later one whose answer was lost */
@@ -80,6 +83,11 @@ uint64_t recorder_logs(const struct recorder *recorder)
 uint64_t recorder_references(const struct recorder *recorder)
 {
     return recorder->references;
+}
+
+uint64_t recorder_removals(const struct recorder *recorder)
+{
+    return recorder->removals;
 }
 
 void recorder_print(const struct recorder *recorder, size_t first)
@@ -220,6 +228,25 @@ static void look_at_removal(struct recorded *self, const char *name)
     }
 }
 
+/* A segment goes only when its last debit is behind the manifest. */
+static void look_at_segment(struct recorded *self, const char *name)
+{
+    struct recorder *recorder = self->recorder;
+    struct vv_segment_id id;
+    int64_t live = 0;
+    if (self->is_unsure || !self->direct || recorder->fault[0] || self->manifest.number == 0 ||
+        vv_segment_name_parse(name, &id) < 0)
+        return;
+    uint64_t number = self->manifest.number;
+    int err = confirmed_live(&self->manifest, recorder->ring, self->direct, &id, &live);
+    recorder->removals += err == 0;
+    if (err == 0 && live != 0 && !recorder->fault[0])
+        snprintf(recorder->fault, sizeof(recorder->fault),
+                 "%s is removed by a server in whose last confirmed manifest, %" PRIu64 ", %" PRId64
+                 " bytes of it are live",
+                 name, number, live);
+}
+
 /* ---- the store ---- */
 
 /* The request's number: the array may move while it is under way. */
@@ -297,6 +324,7 @@ static int recorded_remove(struct vv_store *store, const char *name)
 {
     struct recorded *self = recorded_of(store);
     look_at_removal(self, name);
+    look_at_segment(self, name);
     size_t number = begin(self->recorder, REQUEST_REMOVE, name, 0, 0);
     return (int)end(self->recorder, number, vv_store_remove(self->inner, name));
 }
@@ -317,6 +345,7 @@ static void recorded_close(struct vv_store *store)
 {
     struct recorded *self = recorded_of(store);
     vv_store_close(self->inner);
+    vv_store_close(self->direct);
     vv_manifest_done(&self->manifest);
     vv_free(self);
 }
@@ -343,4 +372,9 @@ int recorder_open(struct recorder *recorder, struct vv_store *inner, struct vv_s
     recorded->recorder = recorder;
     *out_store = &recorded->store;
     return 0;
+}
+
+void recorder_watch_segments(struct vv_store *store, struct vv_store *direct)
+{
+    recorded_of(store)->direct = direct;
 }

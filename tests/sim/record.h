@@ -1,6 +1,7 @@
 /* A store wrapper that records every request, and proves the order of uploads: when the put of a
  * log object begins, every data segment that its batch refers to is durable already (PROTOCOL 11); and
- * no table is removed that the last manifest lists which its remover can have confirmed (13, 14).
+ * no table is removed that the last manifest lists which its remover can have confirmed (13, 14), nor a segment that
+ * has live bytes in that manifest's tables.
  * What it knows is plain malloc and outlives processes; several stores may share one recorder. */
 #ifndef SIM_RECORD_H
 #define SIM_RECORD_H
@@ -29,6 +30,8 @@ struct recorder *recorder_new(const struct vv_keyring *ring);
 void recorder_free(struct recorder *recorder);
 /* Wrap `inner`, which it then owns. -ENOMEM. */
 int recorder_open(struct recorder *recorder, struct vv_store *inner, struct vv_store **out_store);
+/* Look at removals of segments, too, by another door to the same store, which it then owns. */
+void recorder_watch_segments(struct vv_store *store, struct vv_store *direct);
 size_t recorder_count(const struct recorder *recorder);
 const struct request *recorder_at(const struct recorder *recorder, size_t i);
 /* Print requests from number `first` on as TAP comments. */
@@ -38,5 +41,7 @@ const char *recorder_fault(const struct recorder *recorder);
 /* Log objects looked into, and references from them to data segments. */
 uint64_t recorder_logs(const struct recorder *recorder);
 uint64_t recorder_references(const struct recorder *recorder);
+/* Removals of segments that were looked at. */
+uint64_t recorder_removals(const struct recorder *recorder);
 
 #endif

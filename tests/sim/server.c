@@ -185,6 +185,11 @@ static int open_all(struct server *server)
         TRY(vv_store_dir_open(STORE_PATH, true, &server->store));
     TRY(witness_open(world->witness, server->store, &server->store));
     TRY(recorder_open(world->recorder, server->store, &server->store));
+    if (world->mode->is_mem) {
+        struct vv_store *direct;
+        TRY(vv_store_mem_open(world->backend, &direct));
+        recorder_watch_segments(server->store, direct);
+    }
     if (world->mode->has_cache)
         TRY(open_cache(server));
     TRY(create_volume(server));

@@ -210,9 +210,9 @@ static void print_facts(const struct world_facts *facts, unsigned failed)
            facts->outages, facts->shortages);
     printf("# %" PRIu64 " operations undone by crashes, %" PRIu64 " commits, %" PRIu64
            " segments deleted, %" PRIu64
-           " left-overs deleted, %" PRIu64 " references all durable before, %" PRIu64 " replies found, at most %" PRIu64 " plan rounds, %u seeds failed\n",
+           " left-overs deleted, %" PRIu64 " removals looked at, %" PRIu64 " references all durable before, %" PRIu64 " replies found, at most %" PRIu64 " plan rounds, %u seeds failed\n",
            facts->records_lost, facts->commits, facts->segments_deleted,
-           facts->leftovers_deleted, facts->references,
+           facts->leftovers_deleted, facts->removals, facts->references,
            facts->replies, facts->plan_rounds_max,
            failed);
     for (int i = 0; i < OP_KINDS && settings.is_telling; i++)

@@ -396,6 +396,7 @@ static void world_main(void *arg)
         world_fail(world, "%s", witness_fault(world->witness));
     if (!world->is_failed && recorder_fault(world->recorder))
         world_fail(world, "%s", recorder_fault(world->recorder));
+    world->facts.removals = recorder_removals(world->recorder);
     world->facts.references = recorder_references(world->recorder);
     world->facts.fingerprint = vv_sim_fingerprint();
     vv_keyring_free(world->ring);

@@ -117,6 +117,7 @@ struct world_facts {
     uint64_t replies;      /* kept, found by a later server or at the end */
     uint64_t commits, segments_deleted;
     uint64_t leftovers_deleted; /* by sweeps for orphans */
+    uint64_t removals;   /* of segments, with what the manifest said */
     uint64_t references; /* from log objects to data segments, looked at */
 };
 
