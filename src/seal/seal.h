@@ -23,7 +23,7 @@
  *  92  4  CRC32C of bytes 0..91
  *
  * Frame: 5 bytes header, ciphertext, tag:
- *   0  1  compression (enum vv_compression; VV_COMPRESSION_NONE when not smaller)
+ *   0  1  compression (enum vv_compression; VV_COMPRESSION_NONE when not smaller, or not tried)
  *   1  4  plain length, at most VV_FRAME_PLAIN_MAX
  *   5  n  ciphertext (as long as the compressed bytes: an lz4 block or a zstd frame)
  * 5+n 16  tag (GCM or Poly1305); with cipher none the XXH3-128 of the n bytes, seeded with the

@@ -6,6 +6,9 @@
 
 #include "base/alloc.h"
 
+#define STUBBORN_BYTES (16u << 10) /* a frame so long says what the next ones will be like */
+#define STUBBORN_MIN 16            /* after so many in a row that did not become shorter, ... */
+#define STUBBORN_TRIED 8           /* ... each so many-th is tried */
 #define DIRECTORY_CAPACITY_MIN 128
 /* A run of fewer bytes is copied when appended, so that small parts do not make many buffers. */
 #define COPY_MAX (64u << 10)
@@ -107,6 +110,23 @@ static bool has_room(const struct vv_run *run, uint32_t count, size_t bytes, siz
     return index_end <= VV_SEGMENT_FRAMES_MAX && total <= VV_SEGMENT_BYTES_MAX;
 }
 
+/* Bytes that do not become shorter come in stretches: behind a row of them only some are tried. */
+static ssize_t seal(struct vv_run *run, const struct vv_sealer *sealer,
+                    const struct vv_origin *origin, struct vv_bytes plain, struct vv_chunk *chunk)
+{
+    uint8_t *out = chunk->bytes + chunk->len;
+    size_t room = chunk->capacity - chunk->len;
+    uint32_t index = run->first_index + run->count;
+    bool is_long = plain.len >= STUBBORN_BYTES;
+    if (is_long && run->stubborn_count >= STUBBORN_MIN && index % STUBBORN_TRIED != 0)
+        return vv_frame_seal_as(sealer, VV_COMPRESSION_NONE, index, origin, plain.ptr, plain.len,
+                                out, room);
+    ssize_t len = vv_frame_seal(sealer, index, origin, plain.ptr, plain.len, out, room);
+    if (len >= 0 && is_long)
+        run->stubborn_count = out[0] == VV_COMPRESSION_NONE ? run->stubborn_count + 1 : 0;
+    return len;
+}
+
 int vv_run_add(struct vv_run *run, const struct vv_sealer *sealer, const struct vv_origin *origin,
                const void *plain, size_t plain_len, struct vv_frame_loc *out_loc)
 {
@@ -119,12 +139,10 @@ int vv_run_add(struct vv_run *run, const struct vv_sealer *sealer, const struct 
     struct vv_chunk *chunk = reserve_growing(run, bound);
     if (!chunk)
         return -ENOMEM;
-    uint32_t index = run->first_index + run->count;
-    ssize_t len = vv_frame_seal(sealer, index, origin, plain, plain_len, chunk->bytes + chunk->len,
-                                chunk->capacity - chunk->len);
+    ssize_t len = seal(run, sealer, origin, (struct vv_bytes){plain, plain_len}, chunk);
     TRY(len);
     add_entry(run, origin, (size_t)len, plain_len);
-    out_loc->index = index;
+    out_loc->index = run->first_index + run->count;
     out_loc->offset = (uint32_t)run->bytes;
     out_loc->len = (uint32_t)len;
     chunk->len += (size_t)len;

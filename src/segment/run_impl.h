@@ -34,6 +34,7 @@ struct vv_run {
     size_t bytes;          /* of all frames */
     uint32_t first_index;
     uint32_t count;
+    uint32_t stubborn_count; /* long frames at the end that did not become shorter, in a row */
     uint8_t *directory; /* entries begin at VV_DIRECTORY_COUNT_MAX */
     size_t directory_len;
     size_t directory_capacity;
@@ -45,7 +46,8 @@ void vv_run_done(struct vv_run *run);
 /* The chunk at the end, with room for `len` more bytes; made if necessary, `min_len` long at least.
  * NULL when there is no memory. */
 struct vv_chunk *vv_run_reserve(struct vv_run *run, size_t len, size_t min_len);
-/* Seal a frame at the run's end. -ENOMEM, -VV_ERR_LIMIT; the run then holds what it held. */
+/* Seal a frame at the run's end; compressed if the sealer says so, unless many long ones before it did not become
+ * shorter and it is not its turn to be tried. -ENOMEM, -VV_ERR_LIMIT; the run then holds what it held. */
 MUST_CHECK int vv_run_add(struct vv_run *run, const struct vv_sealer *sealer,
                           const struct vv_origin *origin, const void *plain, size_t plain_len,
                           struct vv_frame_loc *out_loc);

@@ -399,6 +399,44 @@ static void test_retry(const struct vv_keyring *ring)
     tap_is_int(bad_count, 0, "a call that failed for lack of memory can be made again");
 }
 
+/* Behind noise, frames are not all tried; that text has begun is noticed soon. */
+static void test_stubborn(const struct vv_keyring *ring)
+{
+    enum { NOISE = 100, TEXT = 40, LEN = 32768 };
+    struct vv_segment_id id = {.epoch = 5, .counter = 17, .kind = VV_SEGMENT_DATA};
+    struct vv_segment_builder *builder = NULL;
+    static uint8_t plain[LEN], opened[LEN];
+    static struct vv_frame_loc locs[NOISE + TEXT];
+    struct object object;
+    tap_is_int(vv_segment_builder_new(ring, &id, &fixture_settings, &builder), 0, "new");
+    unsigned bad = 0;
+    unsigned shorter = 0;
+    for (uint32_t i = 0; i < NOISE + TEXT; i++) {
+        struct vv_origin origin = fixture_origin(i);
+        if (i < NOISE)
+            fixture_noise(plain, LEN, i);
+        else
+            fixture_text(plain, LEN);
+        bad += vv_segment_add(builder, &origin, plain, LEN, &locs[i]) < 0;
+        shorter += locs[i].len < LEN;
+    }
+    tap_ok(shorter >= TEXT - 8, "%u of %d frames of text behind noise are shorter", shorter, TEXT);
+    tap_is_int(fixture_finish(builder, &id, NULL, 0, &object), 0, "finish");
+    for (uint32_t i = 0; i < NOISE + TEXT; i++) {
+        struct vv_origin origin = fixture_origin(i);
+        if (i < NOISE)
+            fixture_noise(plain, LEN, i);
+        else
+            fixture_text(plain, LEN);
+        ssize_t len = vv_frame_open(vv_segment_builder_sealer(builder), locs[i].index, &origin,
+                                    object.bytes + locs[i].offset, locs[i].len, opened, LEN);
+        bad += len != LEN || memcmp(opened, plain, LEN) != 0;
+    }
+    tap_is_int(bad, 0, "all of them are read back");
+    vv_segment_builder_free(builder);
+    free(object.bytes);
+}
+
 int main(void)
 {
     vv_alloc_track(true);
@@ -418,6 +456,7 @@ int main(void)
     test_limits(ring);
     test_frame_limit(ring);
     test_small(ring);
+    test_stubborn(ring);
     test_lent(ring, 50, 200000, 1);
     test_lent(ring, 50, 30000, 2);
     test_lent(ring, 3, 200, 2);
