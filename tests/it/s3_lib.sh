@@ -69,7 +69,7 @@ use_store() {
     echo AK:SK >"$T/access"
     VOL=s3://vol/some/where
     endpoint "$PORT"
-    [ -z "${PLAN:-}" ] || proxy '{}'
+    [ -z "${PLAN:-}" ] || proxy '{}' --log "$T/requests"
 }
 plan() {
     python3 - "$PROXY" "$1" <<'P'
