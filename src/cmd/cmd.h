@@ -49,8 +49,8 @@ struct vv_s3_sources;
 void vv_environment_s3(const struct vv_options *options, struct vv_s3_sources *out_sources);
 /* A variable, NULL when it is not set or empty. */
 const char *vv_environment(const char *name);
-/* Whether a switch of the environment says "off". */
-bool vv_environment_is_off(const char *name);
+/* VARVE_IO_URING: "off" (worker threads do what it would), "on" (always), else whichever is quicker. */
+enum vv_rt_uring vv_environment_uring(void);
 /* How fsync is kept: the option, or the default of the place. */
 enum vv_durability vv_place_durability(const struct vv_place *place, const struct vv_options *options);
 /* At most size - 1 bytes of a file ("-": standard input), NUL-ended; their number, or -errno. */

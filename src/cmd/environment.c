@@ -1,5 +1,4 @@
-/* The environment variables that varve looks at: those of AWS's own tools, and VARVE_IO_URING=off, with which
- * worker threads do what io_uring would. */
+/* The environment variables that varve looks at: those of AWS's own tools, and VARVE_IO_URING. */
 #include <stdlib.h>
 #include <string.h>
 
@@ -12,10 +11,12 @@ const char *vv_environment(const char *name)
     return value != NULL && value[0] != 0 ? value : NULL;
 }
 
-bool vv_environment_is_off(const char *name)
+enum vv_rt_uring vv_environment_uring(void)
 {
-    const char *value = vv_environment(name);
-    return value != NULL && strcmp(value, "off") == 0;
+    const char *value = vv_environment("VARVE_IO_URING");
+    if (value != NULL && strcmp(value, "off") == 0)
+        return VV_RT_URING_NEVER;
+    return value != NULL && strcmp(value, "on") == 0 ? VV_RT_URING_ALWAYS : VV_RT_URING_QUICKER;
 }
 
 void vv_environment_s3(const struct vv_options *options, struct vv_s3_sources *out_sources)

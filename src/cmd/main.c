@@ -46,7 +46,7 @@ static int run_command(const char *name, struct run *run, int argc, char **argv)
         vv_log_set_level(VV_LOG_DEBUG);
     vv_alloc_setup();
     struct vv_rt_options options = {.spin_ns = VV_RT_SPIN_DEFAULT_NS,
-                                    .is_without_uring = vv_environment_is_off("VARVE_IO_URING")};
+                                    .uring = vv_environment_uring()};
     int err = vv_rt_run(&options, run_main, run);
     if (err < 0)
         return vv_fail("starting", err);

@@ -32,6 +32,7 @@ struct real_file {
     bool is_direct;     /* VV_FILE_DIRECT, and the filesystem has not refused yet */
     bool is_direct_synced; /* likewise VV_FILE_DIRECT_SYNCED */
     bool is_direct_now;    /* the descriptor has O_DIRECT */
+    bool is_cached;        /* the cache may hold pages of it */
     unsigned ring_refusals; /* since the last write by io_uring */
     uint64_t changes; /* counts what only fdatasync makes durable; who had the file before may have left some */
     uint64_t synced;  /* those of them for which that was done */
@@ -110,6 +111,7 @@ int vv_real_file_open(const char *path, unsigned flags, struct vv_file **out_fil
     file->fd = call.fd;
     file->is_written = (flags & VV_FILE_WRITE) != 0;
     file->changes = 1;
+    file->is_cached = true;
     file->is_direct = (flags & VV_FILE_DIRECT) != 0;
     file->is_direct_synced = (flags & VV_FILE_DIRECT_SYNCED) != 0;
     *out_file = &file->base;
@@ -192,6 +194,7 @@ static ssize_t real_pread(struct vv_file *base, void *buf, size_t len, uint64_t 
     if (len > SSIZE_MAX)
         return -EINVAL;
     TRY(leave_direct(file));
+    file->is_cached = true;
     if (len <= INLINE_READ_MAX && !file->has_no_nowait) {
         read_all(&call, RWF_NOWAIT);
         if (call.done == len || call.is_at_end)
@@ -333,23 +336,28 @@ static void run_drop_cache(void *arg)
     (void)posix_fadvise(file->fd, 0, 0, POSIX_FADV_DONTNEED);
 }
 
-/* May this synced write go by io_uring? Then the descriptor has O_DIRECT. It makes durable what it writes, so nothing
- * may be left that only fdatasync does. */
-static bool enter_ring(const struct write_call *call)
+/* May this synced write go by io_uring? It makes durable what it writes, so nothing may be left that only
+ * fdatasync does. */
+static bool is_for_ring(const struct write_call *call)
 {
-    struct real_file *file = call->file;
+    const struct real_file *file = call->file;
     size_t total = 0;
     for (int i = 0; i < call->count && total <= RING_WRITE_MAX; i++)
         total += call->iov[i].iov_len;
-    if (!file->is_direct_synced || !vv_rt_uses_uring() || total == 0 || total > RING_WRITE_MAX ||
-        call->count > IOV_MAX || !is_sector_aligned(call) || file->changes != file->synced ||
-        file->ring_refusals >= RING_REFUSALS_MAX)
-        return false;
-    if (!file->is_direct_now) {
-        /* A direct write to pages that the cache holds has to wait for them to go. */
+    return file->is_direct_synced && vv_rt_uses_uring() && total > 0 && total <= RING_WRITE_MAX &&
+           call->count <= IOV_MAX && is_sector_aligned(call) && file->changes == file->synced &&
+           file->ring_refusals < RING_REFUSALS_MAX;
+}
+
+/* False: the descriptor can't have O_DIRECT. */
+static bool enter_direct(struct real_file *file)
+{
+    /* A direct write to pages that the cache holds has to wait for them to go. */
+    if (file->is_cached)
         vv_real_offload_blocking(run_drop_cache, file);
+    file->is_cached = false;
+    if (!file->is_direct_now)
         file->is_direct_now = set_direct(file->fd, true);
-    }
     return file->is_direct_now;
 }
 
@@ -382,6 +390,7 @@ static int real_pwritev(struct vv_file *base, struct iovec *iov, int count, uint
     for (int i = 0; i < count && total <= INLINE_WRITE_MAX; i++)
         total += iov[i].iov_len;
     TRY(leave_direct(file));
+    file->is_cached = true;
     if (total <= INLINE_WRITE_MAX && direct_len(&call) == 0)
         run_write(&call);
     else
@@ -399,15 +408,24 @@ static int real_pwritev_sync(struct vv_file *base, struct iovec *iov, int count,
                               .count = count,
                               .offset = offset,
                               .is_syncing = true};
-    if (enter_ring(&call) && write_by_ring(&call))
+    struct vv_uring *uring = &vv_real_self()->uring;
+    bool is_either = is_for_ring(&call);
+    bool is_by_ring = is_either && vv_uring_is_quicker(uring) && enter_direct(file);
+    uint64_t from_ns = vv_real_now_ns(NULL);
+    if (is_by_ring && write_by_ring(&call)) {
+        vv_uring_learn(uring, true, vv_real_now_ns(NULL) - from_ns);
         return 0;
+    }
     TRY(leave_direct(file));
+    file->is_cached = file->is_cached || !is_either;
     uint64_t changes = file->changes; /* what ends meanwhile is for the next */
     vv_real_offload_blocking(run_write, &call);
     if (call.err != 0)
         file->changes++;
     else if (file->synced < changes)
         file->synced = changes;
+    if (is_either && !is_by_ring && call.err == 0)
+        vv_uring_learn(uring, false, vv_real_now_ns(NULL) - from_ns);
     return call.err;
 }
 

@@ -396,8 +396,8 @@ int vv_rt_run(const struct vv_rt_options *options, void (*main_fn)(void *), void
     int err = vv_poll_init(&real->poll);
     if (err == 0)
         err = open_wake_fd(real);
-    if (err == 0 && !options->is_without_uring)
-        vv_uring_init(&real->uring, &real->poll);
+    if (err == 0)
+        vv_uring_init(&real->uring, &real->poll, options->uring);
     if (err == 0)
         err = vv_fiber_start_on(&real->base, NULL, main_fn, arg, "main");
     if (err == 0) {

@@ -112,10 +112,20 @@ struct vv_uring {
     bool is_on; /* takes operations */
     unsigned in_flight;
     uint64_t written; /* writes that it did */
+    enum vv_rt_uring use;
+    uint64_t ring_ns;   /* what a short synced write has taken lately, on average; 0: not known */
+    uint64_t worker_ns; /* likewise, by a worker */
+    unsigned asked;     /* how often it was asked which is quicker */
 };
 
 /* Make the ring and have it watched; when that fails it stays off. */
-void vv_uring_init(struct vv_uring *uring, const struct vv_poll *poll);
+void vv_uring_init(struct vv_uring *uring, const struct vv_poll *poll, enum vv_rt_uring use);
+/* Whether the next short synced write is to go by the ring: the way that took less time lately. Where processors are
+ * idle, waking a worker takes longer than the write; where they are busy, the kernel's own thread that ends a synced
+ * write waits for one. Now and then it is the other way, to know. */
+bool vv_uring_is_quicker(struct vv_uring *uring);
+/* Such a write took so long. */
+void vv_uring_learn(struct vv_uring *uring, bool is_by_ring, uint64_t took_ns);
 /* Nothing is in flight. */
 void vv_uring_done(struct vv_uring *uring);
 /* Has something completed? No system call. */

@@ -33,12 +33,18 @@
 
 /* ---- running ---- */
 
+enum vv_rt_uring {
+    VV_RT_URING_QUICKER, /* for what it does more quickly than a worker, where it is to be had */
+    VV_RT_URING_ALWAYS,  /* for all that it can do */
+    VV_RT_URING_NEVER,   /* workers do what it would */
+};
+
 struct vv_rt_options {
     unsigned workers; /* threads of the worker pool; 0 = number of processors */
     uint64_t spin_ns; /* how long an idle reactor polls at most before it sleeps; 0 = not at all.
                        * Only after an event, and adaptively: less when it has not paid lately.
                        * Workers then poll for their next job for a shorter while, too. */
-    bool is_without_uring; /* leave io_uring alone: workers do what it would */
+    enum vv_rt_uring uring;
 };
 #define VV_RT_SPIN_DEFAULT_NS 50000ull
 

@@ -7,8 +7,11 @@
 
 #include "base/log.h"
 
-void vv_uring_init(struct vv_uring *uring, const struct vv_poll *poll)
+void vv_uring_init(struct vv_uring *uring, const struct vv_poll *poll, enum vv_rt_uring use)
 {
+    uring->use = use;
+    if (use == VV_RT_URING_NEVER)
+        return;
     struct io_uring_params params = {0};
     if (io_uring_queue_init_params(VV_URING_ENTRIES, &uring->ring, &params) < 0)
         return;
@@ -45,6 +48,32 @@ void vv_uring_reap(struct vv_uring *uring)
     assert(count <= uring->in_flight);
     uring->in_flight -= count;
     io_uring_cq_advance(&uring->ring, count);
+}
+
+/* The other way is tried once in so many writes. */
+#define TRY_INTERVAL 32
+/* A single one that takes long says little. */
+#define OUTLIER_FACTOR 4
+#define MEAN_SHIFT 3
+
+bool vv_uring_is_quicker(struct vv_uring *uring)
+{
+    if (!uring->is_on || uring->use != VV_RT_URING_QUICKER)
+        return uring->is_on;
+    bool is_quicker = uring->worker_ns == 0 || uring->ring_ns <= uring->worker_ns;
+    bool is_trying = ++uring->asked % TRY_INTERVAL == 0;
+    return is_quicker != is_trying;
+}
+
+void vv_uring_learn(struct vv_uring *uring, bool is_by_ring, uint64_t took_ns)
+{
+    uint64_t *mean_ns = is_by_ring ? &uring->ring_ns : &uring->worker_ns;
+    if (*mean_ns == 0)
+        *mean_ns = took_ns;
+    if (took_ns > *mean_ns * OUTLIER_FACTOR)
+        took_ns = *mean_ns * OUTLIER_FACTOR;
+    *mean_ns += (took_ns >> MEAN_SHIFT);
+    *mean_ns -= (*mean_ns >> MEAN_SHIFT);
 }
 
 /* Give the kernel the operation just prepared, and wait for its result. */

@@ -22,7 +22,7 @@ CAUSES = {
     "nbd-read-1": "likely (not profiled): waking server and client; the server's processor time has its polling in it",
     "nbd-write-1": "likely (not profiled): as nbd-read-1",
     "nbd-write-32": "likely (not profiled): one reactor; its processor time of a request is less than nbdkit's",
-    "nbd-sync": "likely (not profiled): the journal's write and sync go through a worker that has to be woken",
+    "nbd-sync": "likely (not profiled): the sync waits for a kernel thread between write and flush, and server and client are woken (docs/decisions/0015)",
     "nbd-write-seq": "compressing and sealing (LZ4 56% for text, 5% for random bytes), and the journal or segments are "
                      "synced as they are written; nbdkit leaves all of it to the page cache until the flush",
 }

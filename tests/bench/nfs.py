@@ -43,7 +43,7 @@ CAUSES = {
          "than the peer's, which has several threads",
     "nfs-read-4k-32": "likely (not profiled with all of it in memory): one reactor sends it from the cache; its processor time of a request is less "
          "than the peer's, which has several threads",
-    "nfs-sync-4k-1": "likely (not profiled): the journal's write and sync go through a worker that has to be woken",
+    "nfs-sync-4k-1": "likely (not profiled): the sync waits for a kernel thread between write and flush, and server and client are woken (docs/decisions/0015)",
 }
 GANESHA = """NFS_CORE_PARAM {{ NFS_Protocols = 3; NFS_Port = 3049; MNT_Port = 3050; Enable_UDP = false; Enable_NLM = false;
     Enable_RQUOTA = false; }}

@@ -49,8 +49,8 @@ CAUSES = {
                  "request, GETATTR of the directory, before the kernel checks its permissions, which it does not for the peer",
     "stat-again": "a LOOKUP and two GETATTR each: with zero timeouts the kernel asks for the directory's attributes whenever it checks its "
                   "permissions, which it does not for the peer; pinned, waking server and client is 61% of the server's time, look-ups 6%",
-    "append": "client, reactor, worker, reactor, client: four wake-ups around one write and flush of the disk, of which ext4 has only "
-              "the last; finish_task_switch was 38% of the server's samples",
+    "append": "likely (not profiled since io_uring): server and client are woken for each of two requests, around one write and flush of the disk; "
+              "ext4's client only by the disk (docs/decisions/0013, 0015)",
     "readdir": "one request at a time wakes server and client (likely: not profiled at this size)",
     "readdir-many": "merging runs and comparing keys (vv_merge_next, memcmp) is 26%, waking 17%",
     "memory": "not profiled",

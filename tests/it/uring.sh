@@ -38,6 +38,9 @@ check "and data is synced" sync_some 20 workers
 crash
 serve --mount "$T/mnt" || { not_ok "serve"; finish; exit 1; }
 is "what was synced is there" "$(stat -c %s "$T/mnt/workers")" 81920
+crash
+export VARVE_IO_URING=on
+serve --mount "$T/mnt" || { not_ok "serve"; finish; exit 1; }
 if ! python3 -c 'import ctypes; exit(ctypes.CDLL(None).syscall(425, 4, ctypes.create_string_buffer(120)) < 0)'; then
     is "io_uring is not to be had here: workers serve" "$(synced_writes)" "worker threads"
     finish

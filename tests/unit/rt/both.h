@@ -39,7 +39,8 @@ static inline void run_real_with(void (*body)(struct both *both), bool is_withou
     struct both both = {.runtime = is_without_uring ? "real, workers" : "real", .dir = "/tmp/varve-rt-XXXXXX", .is_real = true};
     struct vv_rt_options options = {.workers = 2,
                                     .spin_ns = VV_RT_SPIN_DEFAULT_NS,
-                                    .is_without_uring = is_without_uring};
+                                    .uring = is_without_uring ? VV_RT_URING_NEVER
+                                                              : VV_RT_URING_ALWAYS};
     char command[128];
     both.body = body;
     if (!tap_ok(mkdtemp(both.dir) != NULL, "a directory was made"))

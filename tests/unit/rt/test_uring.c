@@ -14,7 +14,7 @@
 
 #include "base/alloc.h"
 #include "base/log.h"
-#include "rt/rt.h"
+#include "rt/real_impl.h"
 
 #define DIRECT (VV_FILE_READ | VV_FILE_WRITE | VV_FILE_CREATE | VV_FILE_DIRECT_SYNCED)
 #define BLOCK 4096u
@@ -87,7 +87,8 @@ static int run(void (*fn)(void *), void *arg, bool is_without_uring)
 {
     struct vv_rt_options options = {.workers = 2,
                                     .spin_ns = VV_RT_SPIN_DEFAULT_NS,
-                                    .is_without_uring = is_without_uring};
+                                    .uring = is_without_uring ? VV_RT_URING_NEVER
+                                                              : VV_RT_URING_ALWAYS};
     return vv_rt_run(&options, fn, arg);
 }
 
@@ -193,6 +194,36 @@ static void test_before(void)
         tap_ok(!before.is_by_worker[0] && !before.is_by_worker[3], "and otherwise no worker is asked");
     else
         tap_skip("no direct writes by io_uring here");
+}
+
+/* ---- which way ---- */
+
+/* Of 320 writes, how many go by the ring when they take so long either way. */
+static int count_by_ring(struct vv_uring *uring, uint64_t ring_ns, uint64_t worker_ns)
+{
+    int count = 0;
+    for (int i = 0; i < 320; i++) {
+        bool is_by_ring = vv_uring_is_quicker(uring);
+        count += is_by_ring;
+        vv_uring_learn(uring, is_by_ring, is_by_ring ? ring_ns : worker_ns);
+    }
+    return count;
+}
+
+static void test_quicker(void)
+{
+    struct vv_uring uring = {.is_on = true};
+    tap_is_int(count_by_ring(&uring, 150, 240), 310, "the quicker way is taken but for a trial in 32");
+    tap_ok(count_by_ring(&uring, 500, 240) < 60, "when it is so no more, the other");
+    tap_is_int(count_by_ring(&uring, 500, 240), 10, "and from then on");
+    tap_ok(count_by_ring(&uring, 100, 240) > 20, "and back");
+    tap_is_int(count_by_ring(&uring, 100, 240), 310, "for good");
+    vv_uring_learn(&uring, true, 1000000);
+    tap_ok(uring.ring_ns < 240, "one that takes long says little");
+    uring.use = VV_RT_URING_ALWAYS;
+    tap_is_int(count_by_ring(&uring, 500, 240), 320, "unless it is to be io_uring");
+    uring.is_on = false;
+    tap_is_int(count_by_ring(&uring, 100, 240), 0, "which is to be had");
 }
 
 /* ---- who waits gives up, and the program ends, while a write is in flight ---- */
@@ -421,6 +452,7 @@ int main(void)
     tap_is_int(run(try_ring, NULL, false), 0, "runs");
     test_many();
     test_before();
+    test_quicker();
     test_ending();
     test_refusals();
     test_errors();
