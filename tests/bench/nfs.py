@@ -35,8 +35,8 @@ LINES = [door.Line(f"nfs-{work}" if work in ("readdirplus", "write-seq", "read-s
          for work, depth, count, unit, ours in WORKS]
 # Why a target is missed, from profiles of the server under the same load. By line.
 CAUSES = {
-    "nfs-write-seq": "page faults of memory that the cache grows into 24% (half of them on a worker), copying out of the socket 11%, into extents 11%, "
-         "LZ4 trying random bytes 4%; the peer copies into its page cache",
+    "nfs-write-seq": "page faults of memory that the cache grows into 24% (half of them on a worker), copying out of the socket 11%, into extents 11%; "
+         "the peer copies into its page cache",
     "nfs-read-seq": "likely (not profiled with all of it in memory): one reactor sends it from the cache; its processor time of a request is less "
         "than the peer's, which has several threads",
     "nfs-read-4k-1": "likely (not profiled with all of it in memory): one reactor sends it from the cache; its processor time of a request is less "
