@@ -272,7 +272,13 @@ static void test_ending(void)
     for (int i = 0; i < 2; i++) {
         struct ending ending = {0};
         bool is_right = false;
-        tap_is_int(run(run_ending, &ending, i == 1), 0, "runs");
+        int err = 0;
+        /* A quick disk may have done it by then. */
+        for (int n = 0; n < 50 && err == 0 && !ending.was_in_flight; n++) {
+            ending = (struct ending){0};
+            err = run(run_ending, &ending, i == 1);
+        }
+        tap_is_int(err, 0, "runs");
         tap_is_int(ending.wait_result, -ETIMEDOUT, "a waiter's time is over");
         tap_ok(ending.was_in_flight, "while the write is in flight");
         tap_ok(ending.has_ended && ending.err == 0, "which ends before the runtime does");
