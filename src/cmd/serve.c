@@ -135,6 +135,7 @@ static int open_doors(struct vv_server *server, const struct vv_options *options
             .mountpoint = options->mount,
             .source = options->url,
             .door = VV_DOOR_FUSE,
+            .memory_bytes = options->memory_bytes,
             .is_no_cache = options->is_no_cache,
             .is_writeback = options->is_writeback,
             .is_read_only = options->is_read_only,

@@ -77,7 +77,8 @@ is "all are there" "$(find "$T/mnt/d" -type f | wc -l)" "$files"
 peak "after listing them"
 check "64 direct writes at once, for 8 s" timeout 60 fio --name=direct --filename="$T/mnt/direct" --size=256M --rw=randwrite \
     --bsrange=4k-8m --ioengine=libaio --iodepth=32 --direct=1 --time_based --runtime=8
-# Each that is under way has a MiB for itself, whatever the budget; afterwards that must not stay.
+peak "with 64 direct writes at once"
+# What they took must not stay.
 sleep 1
 rss=$(($(status_kib VmRSS) / 1024))
 check "after them: $rss MiB resident, under $limit" test "$rss" -lt "$limit"

@@ -34,6 +34,7 @@ struct vv_fuse_options {
     const char *mountpoint; /* a directory; a dead FUSE mount there is taken away first */
     const char *source;     /* what `mount` shows as the device; NULL = "varve" */
     unsigned door;          /* see vv_fs_watch */
+    uint64_t memory_bytes;  /* large requests under way take a sixteenth of it, 4 to 64 MiB; 0 = 64 */
     bool is_no_cache;       /* the kernel asks for names and attributes each time */
     bool is_writeback; /* the kernel gathers writes, owns size and mtime: only for the only door */
     bool is_read_only;

@@ -18,7 +18,10 @@
 
 #define VV_FUSE_SMALL_BYTES 4608 /* requests up to this size are copied off the receive buffer */
 #define VV_FUSE_BUFFER_BYTES (VV_FUSE_IO_BYTES_MAX + 8192)
-#define VV_FUSE_BUFFERS_MAX 64         /* large buffers; who needs one more waits */
+/* Large buffers: this part of the memory, within bounds; who needs one more waits. */
+#define VV_FUSE_BUFFERS_SHARE 16
+#define VV_FUSE_BUFFERS_MIN 4
+#define VV_FUSE_BUFFERS_MAX 64
 #define VV_FUSE_BUFFERS_WARM_MAX 4     /* kept when nobody needs them */
 #define VV_FUSE_KNOWN_SLOTS (1u << 17) /* a power of two */
 #define VV_FUSE_TOLD_SLOTS (1u << 14)  /* likewise */
@@ -59,6 +62,7 @@ struct vv_fuse {
 
     struct vv_fuse_buffer *free_buffers;
     unsigned buffer_count; /* free or used */
+    unsigned buffer_max;
     unsigned free_buffer_count;
     struct vv_waitq buffer_waiters;
 

@@ -16,6 +16,14 @@ static void serve(void *arg);
 
 /* ---- large buffers ---- */
 
+static unsigned buffer_max(uint64_t memory_bytes)
+{
+    uint64_t count = memory_bytes / VV_FUSE_BUFFERS_SHARE / VV_FUSE_BUFFER_BYTES;
+    if (memory_bytes == 0 || count > VV_FUSE_BUFFERS_MAX)
+        return VV_FUSE_BUFFERS_MAX;
+    return count < VV_FUSE_BUFFERS_MIN ? VV_FUSE_BUFFERS_MIN : (unsigned)count;
+}
+
 static struct vv_fuse_buffer *buffer_new(struct vv_fuse *fuse)
 {
     struct vv_fuse_buffer *buffer = vv_zalloc(sizeof(*buffer));
@@ -39,7 +47,7 @@ static void buffer_free(struct vv_fuse *fuse, struct vv_fuse_buffer *buffer)
 
 struct vv_fuse_buffer *vv_fuse_buffer_take(struct vv_fuse *fuse)
 {
-    while (!fuse->free_buffers && fuse->buffer_count >= VV_FUSE_BUFFERS_MAX)
+    while (!fuse->free_buffers && fuse->buffer_count >= fuse->buffer_max)
         vv_waitq_wait(&fuse->buffer_waiters, VV_NEVER);
     struct vv_fuse_buffer *buffer = fuse->free_buffers;
     if (!buffer)
@@ -261,6 +269,7 @@ int vv_fuse_session_start(struct vv_fuse *fuse)
     vv_waitq_init(&fuse->idle);
     vv_waitq_init(&fuse->ended);
     vv_waitq_init(&fuse->buffer_waiters);
+    fuse->buffer_max = buffer_max(fuse->options.memory_bytes);
     vv_list_init(&fuse->opens);
     vv_list_init(&fuse->lock_waiters);
     fuse->told = vv_calloc(VV_FUSE_TOLD_SLOTS, sizeof(*fuse->told));
