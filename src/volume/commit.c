@@ -128,8 +128,13 @@ void vv_commit_changed(struct vv_volume *volume)
                          on_timer, volume) < 0)
             on_timer(volume);
     }
-    if (open->plain_bytes >= vv_upload_due_bytes(volume))
-        vv_upload_start(volume, false);
+    bool is_inlining = vv_upload_is_inlining(volume) && open->plain_bytes < VV_INLINE_BYTES_MAX;
+    if (open->plain_bytes >= vv_upload_due_bytes(volume)) {
+        if (is_inlining)
+            vv_waitq_wake_all(&volume->commit_work);
+        else
+            vv_upload_start(volume, false);
+    }
     if (vv_lsm_newest_memtable_bytes(volume->lsm) >= volume->memtable_limit)
         vv_waitq_wake_all(&volume->commit_work);
 }
@@ -151,6 +156,7 @@ void vv_commit_freeze(struct vv_volume *volume)
     struct vv_commit *next = volume->spare_commit;
     assert(next != NULL && !commit->is_frozen);
     commit->is_frozen = true;
+    commit->is_inlined = vv_upload_is_inlining(volume) && commit->plain_bytes < VV_INLINE_BYTES_MAX;
     commit->counters = volume->counters;
     if (vv_lsm_newest_memtable_bytes(volume->lsm) >= volume->memtable_limit ||
         volume->is_flush_due) {
@@ -186,7 +192,8 @@ static bool is_freeze_due(const struct vv_volume *volume)
         return false;
     return volume->is_stopping || volume->is_timer_due || volume->want_commit >= open->number ||
            vv_lsm_newest_memtable_bytes(volume->lsm) >= volume->memtable_limit ||
-           (volume->is_pressed && volume->uploads_under_way == 0);
+           (volume->is_pressed && volume->uploads_under_way == 0) ||
+           (vv_upload_is_inlining(volume) && open->plain_bytes >= vv_upload_due_bytes(volume));
 }
 
 /* May the next commit be frozen, or is the pipeline full (then later changes share it)? */
@@ -196,7 +203,7 @@ static bool is_freeze_possible(struct vv_volume *volume)
         return false;
     if (vv_volume_is_journaling(volume))
         return true;
-    return volume->units_under_way < VV_UNITS_MAX;
+    return volume->units_under_way < vv_unit_max(volume);
 }
 
 bool vv_volume_is_journaling(const struct vv_volume *volume)
@@ -381,7 +388,8 @@ static void want(struct vv_volume *volume, uint64_t target)
 {
     if (volume->want_commit < target)
         volume->want_commit = target;
-    if (target == volume->open->number && volume->open->plain_bytes >= VV_SYNC_SEGMENT_BYTES)
+    uint64_t bulk = vv_upload_is_inlining(volume) ? VV_INLINE_BYTES_MAX : VV_SYNC_SEGMENT_BYTES;
+    if (target == volume->open->number && volume->open->plain_bytes >= bulk)
         vv_upload_start(volume, true);
     vv_waitq_wake_all(&volume->commit_work);
 }

@@ -51,7 +51,7 @@ static unsigned batch_count(const struct vv_volume *volume)
 /* Is much being written, into a cache that has room? */
 static bool is_worth_it(const struct vv_volume *volume)
 {
-    return (volume->open->plain_bytes >= VV_SYNC_SEGMENT_BYTES || volume->uploads_under_way > 0) &&
+    return (volume->open->plain_bytes >= VV_SYNC_SEGMENT_BYTES || volume->puts_under_way > 0) &&
            vv_cache_room(volume->cache) > vv_cache_size(volume->cache) / 16 &&
            !volume->is_stopping && !volume->is_abandoning;
 }

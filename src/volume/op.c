@@ -370,7 +370,7 @@ static void pace(struct vv_volume *volume, size_t bytes)
     if (bytes < PACE_BYTES || vv_volume_is_journaling(volume))
         return;
     while (volume->dirty_budget.used + bytes > vv_upload_dirty_max(volume) &&
-           volume->uploads_under_way > 0 && vv_rt_now_ns() < end && !volume->is_fenced &&
+           volume->puts_under_way > 0 && vv_rt_now_ns() < end && !volume->is_fenced &&
            !volume->is_stopping && volume->store_error == 0)
         vv_waitq_wait(&volume->uploads, end);
 }

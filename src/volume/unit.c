@@ -33,12 +33,13 @@ static int wait_turn(struct unit *unit)
     return 0;
 }
 
-/* Bulk data goes into data segments; what a journal holds of it already goes with the log object. */
+/* Bulk data goes into data segments; what a journal holds of it already goes with the log object, and so does
+ * that of a commit that takes it along. */
 static void send_bulk(struct unit *unit)
 {
     for (struct vv_commit *commit = unit->first_commit; commit != NULL;
          commit = vv_unit_next(unit, commit)) {
-        if (!commit->is_journaled)
+        if (!commit->is_journaled && !commit->is_inlined)
             vv_upload_frozen(unit->volume, commit);
     }
 }
@@ -86,7 +87,9 @@ static int put(struct unit *unit)
     volume->tail_bytes += finish.bytes;
     uint64_t begun_ns = vv_rt_now_ns();
     uint64_t put_before = volume->put_bytes;
+    volume->puts_under_way++;
     int err = vv_log_put(volume->log, &unit->id, unit->attempt_id, finish.iov, finish.iov_count);
+    volume->puts_under_way--;
     if (err == 0)
         vv_put_measured(volume, finish.bytes, vv_rt_now_ns() - begun_ns, put_before);
     return err;
@@ -219,6 +222,11 @@ static bool is_unit_due(const struct vv_volume *volume)
            volume->gathered_bytes >= volume->dirty_budget.limit / 4;
 }
 
+unsigned vv_unit_max(const struct vv_volume *volume)
+{
+    return vv_upload_is_inlining(volume) ? VV_INLINED_UNITS_MAX : VV_UNITS_MAX;
+}
+
 static struct unit *unit_new(struct vv_volume *volume, struct vv_commit *first,
                              struct vv_commit *last)
 {
@@ -282,7 +290,7 @@ void vv_unit_fiber(void *arg)
     struct vv_volume *volume = arg;
     while (!volume->is_fenced && !volume->is_abandoning && !is_drained(volume)) {
         struct vv_commit *first, *last;
-        if (volume->units_under_way < VV_UNITS_MAX && is_unit_due(volume) &&
+        if (volume->units_under_way < vv_unit_max(volume) && is_unit_due(volume) &&
             choose(volume, &first, &last)) {
             if (unit_start(volume, first, last) < 0) {
                 vv_rt_sleep_ns(20 * VV_NS_PER_MS);

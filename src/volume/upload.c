@@ -165,9 +165,11 @@ static int upload_build(struct upload *upload, struct vv_segment_builder *builde
     vv_segment_name(&upload->id, name, sizeof name);
     uint64_t begun_ns = vv_rt_now_ns();
     uint64_t put_before = volume->put_bytes;
+    volume->puts_under_way++;
     if (err == 0)
         err = vv_log_put_object(volume->log, name,
                                 vv_segment_builder_header(builder)->attempt_id, iov, iov_count);
+    volume->puts_under_way--;
     if (err == 0)
         vv_put_measured(volume, bytes, vv_rt_now_ns() - begun_ns, put_before);
     volume->stats.data_bytes += bytes;
@@ -181,7 +183,7 @@ static int upload_build(struct upload *upload, struct vv_segment_builder *builde
 void vv_put_measured(struct vv_volume *volume, size_t bytes, uint64_t took_ns, uint64_t put_before)
 {
     /* What a request takes without waiting for the line: slower ones tell only when nothing stood in their way. */
-    bool is_alone = volume->put_bytes == put_before && volume->uploads_under_way == 0;
+    bool is_alone = volume->put_bytes == put_before && volume->puts_under_way == 0;
     volume->put_bytes += bytes;
     if (bytes <= MEASURE_SMALL_BYTES && (volume->put_ns == 0 || took_ns < volume->put_ns))
         volume->put_ns = took_ns;
@@ -219,6 +221,11 @@ uint64_t vv_upload_due_bytes(const struct vv_volume *volume)
     uint64_t due = line / LINE_SHARE;
     due = due < VV_SYNC_SEGMENT_BYTES ? VV_SYNC_SEGMENT_BYTES : due;
     return line != 0 && due < volume->segment_bytes ? due : volume->segment_bytes;
+}
+
+bool vv_upload_is_inlining(const struct vv_volume *volume)
+{
+    return volume->durability == VV_DURABILITY_BUCKET && line_bytes(volume) != 0;
 }
 
 /* Bytes that may be on their way: as the memory allows, and while somebody syncs no more than keep the line full,

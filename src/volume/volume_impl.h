@@ -25,7 +25,8 @@
 #include "volume/extent.h"
 #include "volume/volume.h"
 
-#define VV_UNITS_MAX 4            /* units between seal and confirmation */
+#define VV_UNITS_MAX 4            /* units between seal and confirmation, ... */
+#define VV_INLINED_UNITS_MAX 16   /* ... and while they take bulk data along, which their bytes bound, too */
 #define VV_UPLOADS_MAX 16         /* data segments on their way, which their bytes bound, too */
 #define VV_UPLOAD_BUFFERS_MAX 4
 #define VV_FRESH_MAX 512          /* extents of memory that lie ready; then none is added */
@@ -36,6 +37,7 @@
 #define VV_UNIT_BYTES_MAX (16ull << 20) /* dirty bytes merged into one unit */
 #define VV_JOURNAL_UNIT_BYTES (4ull << 20) /* journaled bytes at which an upload is due */
 #define VV_SYNC_SEGMENT_BYTES (1ull << 20) /* dirty bytes at a sync worth a data segment of their own */
+#define VV_INLINE_BYTES_MAX (16ull << 20)  /* of a commit that takes its data along: see vv_upload_is_inlining */
 #define VV_DEAD_BYTES_FLUSH (32ull << 20) /* dead bytes that are worth a flush, to delete them */
 #define VV_PIECE_BYTES 8192u /* frames up to this are likely pieces laid over an extent */
 #define VV_EXTENTS_NO_END UINT64_MAX
@@ -148,6 +150,7 @@ struct vv_commit {
     bool is_frozen;
     bool is_boundary;            /* memtables rotate behind it: a unit ends here */
     bool is_journaled;
+    bool is_inlined;             /* its bulk data goes into its log object */
     bool is_in_unit;
     uint32_t moving_count;       /* MOVING layers, attached or not */
 };
@@ -265,6 +268,7 @@ struct vv_volume {
     uint64_t hinted_manifest; /* the one whose tables are loaded already; 0 = none */
     uint64_t put_ns;       /* how long a small put takes that does not wait for the line */
     uint64_t put_bytes;    /* put so far */
+    unsigned puts_under_way; /* of segments and log objects */
     uint64_t upload_rate;  /* bytes a second of large puts beyond that, a moving average; 0 = not known */
     uint64_t synced_ns;    /* when somebody last waited for the bucket */
     uint64_t get_ns;       /* how long a request for frames takes, a moving average */
@@ -412,6 +416,11 @@ void vv_buf_to_cache(struct vv_volume *volume, struct vv_buf *buf, uint32_t at, 
 void vv_put_measured(struct vv_volume *volume, size_t bytes, uint64_t took_ns, uint64_t put_before);
 /* Plain bytes of the open commit at which a data segment is worth its request. */
 uint64_t vv_upload_due_bytes(const struct vv_volume *volume);
+/* Does bulk data go along with commits, each as soon as it has gathered that much? While somebody syncs and requests
+ * take long: a sync then waits for puts that are under way together, and not for a data segment and its commit after it (11). */
+bool vv_upload_is_inlining(const struct vv_volume *volume);
+/* How many units may be under way. */
+unsigned vv_unit_max(const struct vv_volume *volume);
 /* Is as much under way as may be? */
 bool vv_upload_is_full(const struct vv_volume *volume);
 /* Dirty bytes above which bulk writers wait for the line: a sync waits for all of them. UINT64_MAX while nobody syncs. */

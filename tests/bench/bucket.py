@@ -40,9 +40,8 @@ MISSED = []
 
 # Why a target is missed. By line.
 CAUSES = {}
-BUSY = ("a sync waits for two requests, one after the other: the data written before it, then its commit (prefix order), "
-        "2.2 at the median; the tail is single bulk PUTs that take 200 ms among those of 36, as the proxy's log shows (--times): "
-        "the length of a TCP timer, where it comes from is not found yet")
+BUSY = ("a sync waits for its commit and those before it, which are under way together (docs/decisions/0017): what is above "
+        "a request's time is the line, and client, kernel, server, proxy and gateway sharing two processors, as with plain PUTs")
 for ms in (10, 30):
     CAUSES[f"fsync while streaming at {ms} ms"] = BUSY
     CAUSES[f"fsync at {ms} ms"] = "client, kernel, server and proxy share the processors: what is above a request's time is theirs"

@@ -418,10 +418,9 @@ static void syncs_beside_stream(struct bucket *bucket, uint64_t bytes_per_s)
               (double)streamer.bytes / seconds / 1e6, (double)bytes_per_s / 1e6,
               in_requests(took[COUNT / 2]), in_requests(took[COUNT * 99 / 100]));
     bool is_wide = bytes_per_s > 105u * 1000 * 1000;
-    if (is_wide)
-        tap_ok(in_requests(took[COUNT * 99 / 100]) <= 2.5, "%s (<= 2.5)", text);
-    else
-        tap_note("%s", text);
+    /* The target is 2.5. What is more than one request tells that syncs wait for a segment and then for its commit. */
+    double most = is_wide ? 1.5 : 2.5;
+    tap_ok(in_requests(took[COUNT * 99 / 100]) <= most, "%s (<= %.1f)", text, most);
     double wanted = is_wide ? 100e6 : 0.95 * (double)bytes_per_s;
     tap_ok((double)streamer.bytes / seconds >= wanted, "and the stream goes on at %.0f MB/s (>= %.0f)",
            (double)streamer.bytes / seconds / 1e6, wanted / 1e6);
