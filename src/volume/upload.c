@@ -8,7 +8,7 @@
 #define MEASURE_SMALL_BYTES (64u << 10) /* the line takes next to nothing of such a put's time */
 #define MEASURE_LARGE_BYTES (512u << 10)
 #define MEASURE_LEAST_NS 100000ull
-#define SYNCING_NS (5 * VV_NS_PER_S) /* after a sync, others are expected */
+#define SYNCING_NS (2 * VV_NS_PER_S) /* after a sync, others are expected */
 #define QUICK_NS (2 * VV_NS_PER_MS) /* of a store whose requests are not worth the trouble */
 #define LINE_SHARE 8           /* of a request's time that a segment may take the line then: the eighth part */
 #define LINE_FULL_NUM 5        /* what is on its way then fills the line for a request's time and a quarter, ... */
