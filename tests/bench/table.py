@@ -49,7 +49,7 @@ CAUSES = {
                  "request, GETATTR of the directory, before the kernel checks its permissions, which it does not for the peer",
     "stat-again": "a LOOKUP and two GETATTR each: with zero timeouts the kernel asks for the directory's attributes whenever it checks its "
                   "permissions, which it does not for the peer; pinned, waking server and client is 61% of the server's time, look-ups 6%",
-    "append": "likely (not profiled since io_uring): server and client are woken for each of two requests, around one write and flush of the disk; "
+    "append": "server and client are woken for each of two requests (finish_task_switch 23% of the server's samples), around one write and flush of the disk (iowrite16, telling it, 11%); "
               "ext4's client only by the disk (docs/decisions/0013, 0015)",
     "readdir": "one request at a time wakes server and client (likely: not profiled at this size)",
     "readdir-many": "merging runs and comparing keys (vv_merge_next, memcmp) is 26%, waking 17%",
