@@ -399,10 +399,19 @@ static void test_retry(const struct vv_keyring *ring)
     tap_is_int(bad_count, 0, "a call that failed for lack of memory can be made again");
 }
 
+enum { NOISE = 100, TEXT = 40, LEN = 32768 };
+
+static void make_stubborn(uint8_t *plain, uint32_t i)
+{
+    if (i < NOISE)
+        fixture_noise(plain, LEN, i);
+    else
+        fixture_text(plain, LEN);
+}
+
 /* Behind noise, frames are not all tried; that text has begun is noticed soon. */
 static void test_stubborn(const struct vv_keyring *ring)
 {
-    enum { NOISE = 100, TEXT = 40, LEN = 32768 };
     struct vv_segment_id id = {.epoch = 5, .counter = 17, .kind = VV_SEGMENT_DATA};
     struct vv_segment_builder *builder = NULL;
     static uint8_t plain[LEN], opened[LEN];
@@ -413,10 +422,7 @@ static void test_stubborn(const struct vv_keyring *ring)
     unsigned shorter = 0;
     for (uint32_t i = 0; i < NOISE + TEXT; i++) {
         struct vv_origin origin = fixture_origin(i);
-        if (i < NOISE)
-            fixture_noise(plain, LEN, i);
-        else
-            fixture_text(plain, LEN);
+        make_stubborn(plain, i);
         bad += vv_segment_add(builder, &origin, plain, LEN, &locs[i]) < 0;
         shorter += locs[i].len < LEN;
     }
@@ -424,10 +430,7 @@ static void test_stubborn(const struct vv_keyring *ring)
     tap_is_int(fixture_finish(builder, &id, NULL, 0, &object), 0, "finish");
     for (uint32_t i = 0; i < NOISE + TEXT; i++) {
         struct vv_origin origin = fixture_origin(i);
-        if (i < NOISE)
-            fixture_noise(plain, LEN, i);
-        else
-            fixture_text(plain, LEN);
+        make_stubborn(plain, i);
         ssize_t len = vv_frame_open(vv_segment_builder_sealer(builder), locs[i].index, &origin,
                                     object.bytes + locs[i].offset, locs[i].len, opened, LEN);
         bad += len != LEN || memcmp(opened, plain, LEN) != 0;
