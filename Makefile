@@ -15,7 +15,8 @@ asan:
 	@tools/configure build-asan -Dsanitize=address
 	tools/check build-asan
 fuzz:
-	@CC=clang tools/configure build-fuzz -Dfuzzer=true && ninja -C build-fuzz
+	@tools/install-deps check && CC=clang tools/configure build-fuzz -Dfuzzer=true && \
+	    ninja -C build-fuzz $(patsubst tests/fuzz/%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 	tools/fuzz build-fuzz
 soak: all
 	tests/sim/soak

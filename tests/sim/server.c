@@ -171,7 +171,7 @@ static int make_roots(struct server *server)
     struct world *world = server->world;
     for (unsigned i = 0; i < world->owner_count; i++)
         TRY(make_dir(server, VV_ROOT_INODE, server->parts[i].root + 1));
-    TRY(make_dir(server, VV_ROOT_INODE, SHARED_DIR + 1));
+    TRY(make_dir(server, VV_ROOT_INODE, &SHARED_DIR[1]));
     TRY(make_shared_file(server));
     return vv_fs_sync(server->fs, 0);
 }

@@ -120,7 +120,7 @@ static int populate(struct world *world)
 {
     uint64_t unused;
     struct vv_attr attr;
-    TRY(make_dir(world, VV_ROOT_INODE, SHARED_DIR + 1, &unused));
+    TRY(make_dir(world, VV_ROOT_INODE, &SHARED_DIR[1], &unused));
     TRY(make_file(world, unused, "file", 100, &unused));
     TRY(make_dir(world, VV_ROOT_INODE, "w", &world->dir));
     TRY(make_dir(world, world->dir, "other", &world->other));

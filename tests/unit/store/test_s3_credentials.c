@@ -296,8 +296,8 @@ static void test_texts(void)
     tap_is_int(vv_s3_parse_time("", &at), -EINVAL, "nothing");
     static const char *const wrong[] = {"", "[]", "{}", "{\"AccessKeyId\":1}",
                                         "{\"AccessKeyId\":\"a\",\"SecretAccessKey\":\"\"}",
-                                        "{\"AccessKeyId\":\"a\",\"SecretAccessKey\":\"b\","
-                                        "\"Expiration\":\"soon\"}"};
+                                        ("{\"AccessKeyId\":\"a\",\"SecretAccessKey\":\"b\","
+                                         "\"Expiration\":\"soon\"}")};
     for (size_t i = 0; i < sizeof(wrong) / sizeof(wrong[0]); i++)
         tap_is_int(vv_s3_parse_keys_json(wrong[i], strlen(wrong[i]), &keys), -VV_ERR_FORMAT,
                    "wrong JSON %zu", i);
