@@ -33,6 +33,7 @@ static const struct err_row rows[VV_ERR_LAST - VV_ERR_FIRST] = {
     ROW(STORE_UNSAFE, EOPNOTSUPP, "the store does not give the guarantees that varve needs"),
     ROW(CORRUPT, EUCLEAN, "structures that authenticate contradict each other"),
     ROW(NO_BUCKET, ENXIO, "the bucket does not exist"),
+    ROW(SHUT_DOWN, EIO, "the volume was shut down: what was not synced is lost"),
 };
 
 static const struct err_row *row_of(int err)

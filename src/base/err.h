@@ -31,6 +31,7 @@ enum vv_err {
     VV_ERR_STORE_UNSAFE,  /* the store does not keep what PROTOCOL needs. EOPNOTSUPP */
     VV_ERR_CORRUPT,       /* structures that authenticate contradict each other. EUCLEAN */
     VV_ERR_NO_BUCKET,     /* the bucket of an s3:// store does not exist. ENXIO */
+    VV_ERR_SHUT_DOWN,     /* the volume was told to stop at once, as by a crash. EIO */
     VV_ERR_LAST
 };
 

@@ -75,6 +75,7 @@ json_t *vv_stats_to_json(struct vv_volume *volume)
                         stats.store_error == 0 ? json_null()
                                                : json_string(vv_err_text(stats.store_error)));
     json_object_set_new(object, "is_fenced", json_boolean(stats.is_fenced));
+    json_object_set_new(object, "is_shut_down", json_boolean(stats.is_shut_down));
     json_object_set_new(object, "levels", levels_to_json(&stats.lsm));
     return object;
 }

@@ -110,7 +110,8 @@ static void on_mount_gone(void *arg)
 {
     struct vv_server *server = arg;
     const struct vv_options *options = server->options;
-    if (options->ninep_count + options->nfs_count + options->nbd_count == 0)
+    if (options->ninep_count + options->nfs_count + options->nbd_count == 0 ||
+        vv_volume_is_shut_down(server->volume))
         on_signal(server);
 }
 
@@ -209,9 +210,12 @@ static int close_volume(struct vv_server *server)
     if (server->volume == NULL)
         return 0;
     bool is_fenced = vv_volume_is_fenced(server->volume);
+    bool is_shut_down = vv_volume_is_shut_down(server->volume);
     int err = vv_volume_close(server->volume);
     if (is_fenced)
         return VV_EXIT_FENCED;
+    if (is_shut_down)
+        return vv_fail("stopped", err);
     return err < 0 ? vv_fail("closing: not everything could be made durable", err) : VV_EXIT_OK;
 }
 
@@ -226,7 +230,8 @@ static int serve(struct vv_server *server, const struct vv_options *options)
         server->is_watching = vv_fiber_start(watch_fence, server, "fence watch") == 0;
         while (!server->is_stopping)
             vv_waitq_wait(&server->stop, VV_NEVER);
-        if (!options->is_quiet && !vv_volume_is_fenced(server->volume)) {
+        if (!options->is_quiet && !vv_volume_is_fenced(server->volume) &&
+            !vv_volume_is_shut_down(server->volume)) {
             printf("stopping: making everything durable\n");
             fflush(stdout);
         }

@@ -315,6 +315,11 @@ int vv_fs_sync(struct vv_fs *fs, uint64_t inode)
     return vv_volume_sync(fs->volume, inode);
 }
 
+void vv_fs_shut_down(struct vv_fs *fs)
+{
+    vv_volume_shut_down(fs->volume);
+}
+
 int vv_fs_sync_if(struct vv_fs *fs, const struct vv_inode *inode)
 {
     uint32_t wanted = FS_SYNC_FL | (S_ISDIR(inode->mode) ? FS_DIRSYNC_FL : 0);

@@ -290,6 +290,8 @@ MUST_CHECK ssize_t vv_fs_copy_range(struct vv_fs *fs, const struct vv_fs_call *c
                                     uint64_t to_offset, size_t len);
 /* inode 0 = the whole file system. */
 MUST_CHECK int vv_fs_sync(struct vv_fs *fs, uint64_t inode);
+/* As vv_volume_shut_down: everything fails from now on, through every door. Does not suspend. */
+void vv_fs_shut_down(struct vv_fs *fs);
 
 struct vv_statfs {
     uint64_t block_bytes, blocks, blocks_free, files, files_free;

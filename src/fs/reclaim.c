@@ -156,7 +156,7 @@ static void reclaim_queued(struct vv_fs *fs)
     vv_list_remove(&open->in_reclaims);
     if (open->handle_count + open->pending_count == 0) {
         int err = reclaim_inode(fs, inode);
-        if (err < 0)
+        if (err < 0 && err != -VV_ERR_SHUT_DOWN)
             vv_warn("fs", "reclaiming inode %llu: %s", (unsigned long long)inode, vv_err_text(err));
     }
     bool is_queued_again = !vv_list_is_empty(&open->in_reclaims);
@@ -202,7 +202,8 @@ static void scan_orphans(struct vv_fs *fs)
     }
     if (found < 0 && found != -EROFS)
         vv_warn("fs", "reclaiming unlinked inodes: %s", vv_err_text(found));
-    if (found < 0 && found != -EROFS && found != -VV_ERR_FENCED) {
+    if (found < 0 && found != -EROFS && found != -VV_ERR_FENCED &&
+        found != -VV_ERR_SHUT_DOWN) {
         fs->is_scanning_orphans = true; /* again, after a while or at the next unlink */
         (void)vv_waitq_wait(&fs->reclaim_wake, vv_rt_now_ns() + VV_NS_PER_S);
     }

@@ -86,6 +86,18 @@ void vv_volume_fence(struct vv_volume *volume)
     vv_volume_wake_all(volume);
 }
 
+void vv_volume_shut_down(struct vv_volume *volume)
+{
+    volume->is_shut_down = true;
+    volume->is_fenced = true;
+    vv_volume_wake_all(volume);
+}
+
+int vv_volume_end_error(const struct vv_volume *volume)
+{
+    return volume->is_shut_down ? -VV_ERR_SHUT_DOWN : -VV_ERR_FENCED;
+}
+
 void vv_volume_wake_all(struct vv_volume *volume)
 {
     vv_waitq_wake_all(&volume->commit_work);
@@ -217,7 +229,7 @@ int vv_commit_wait_uploads(struct vv_volume *volume, const struct vv_commit *com
 {
     while (commit->moving_count > 0) {
         if (volume->is_fenced)
-            return -VV_ERR_FENCED;
+            return vv_volume_end_error(volume);
         if (volume->is_abandoning)
             return -VV_ERR_STOPPED;
         vv_waitq_wait(&volume->uploads, VV_NEVER);
@@ -357,7 +369,7 @@ static int wait_durable(struct vv_volume *volume, uint64_t target, bool is_bucke
         if (done >= target)
             return 0;
         if (volume->is_fenced)
-            return -VV_ERR_FENCED;
+            return vv_volume_end_error(volume);
         if (vv_store_is_refusing(volume) &&
             (is_bucket || !vv_volume_is_journaling(volume)))
             return volume->store_error;
@@ -399,7 +411,7 @@ int vv_volume_sync(struct vv_volume *volume, uint64_t inode)
     if (volume->is_read_only)
         return 0;
     if (volume->is_fenced)
-        return -VV_ERR_FENCED;
+        return vv_volume_end_error(volume);
     uint64_t target = newest_change(volume, inode);
     if (vv_planted(VV_PLANT_SYNC_EARLY))
         return 0;

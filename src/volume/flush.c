@@ -85,8 +85,9 @@ int vv_manifest_write(struct vv_volume *volume, struct vv_lsm_edit *edit, uint64
     while (volume->is_writing_manifest)
         vv_waitq_wait(&volume->manifest_free, VV_NEVER);
     volume->is_writing_manifest = true;
-    int err;
-    while ((err = build_and_write(volume, edit, flushed_commit)) == -ENOMEM)
+    int err = -VV_ERR_SHUT_DOWN;
+    while (!volume->is_shut_down &&
+           (err = build_and_write(volume, edit, flushed_commit)) == -ENOMEM)
         vv_rt_sleep_ns(20 * VV_NS_PER_MS); /* nothing has been written */
     if (err == 0) {
         if (edit != NULL)

@@ -296,7 +296,7 @@ static int wait_for_room(struct vv_volume *volume)
             return volume->store_error;
         vv_waitq_wait(&volume->room, vv_rt_now_ns() + 200 * VV_NS_PER_MS);
     }
-    return volume->is_fenced ? -VV_ERR_FENCED : 0;
+    return volume->is_fenced ? vv_volume_end_error(volume) : 0;
 }
 
 /* What writers leave free of a bounded store, so that deleting, flushing, sending what is dirty and the journal's
@@ -333,7 +333,7 @@ static int wait_for_space(struct vv_volume *volume, size_t bytes)
     uint64_t end = vv_rt_now_ns() + SPACE_WAIT_MAX_NS;
     while (is_store_full(volume, bytes)) {
         if (volume->is_fenced)
-            return -VV_ERR_FENCED;
+            return vv_volume_end_error(volume);
         if (!is_freeing(volume) || vv_store_is_refusing(volume) || volume->is_stopping ||
             vv_rt_now_ns() >= end)
             return -ENOSPC;
@@ -384,7 +384,7 @@ static int wait_for_bytes(struct vv_volume *volume, size_t bytes)
     volume->dirty_waiters++;
     while (err == -VV_ERR_BUDGET || err == -ETIMEDOUT) {
         if (volume->is_fenced) {
-            err = -VV_ERR_FENCED;
+            err = vv_volume_end_error(volume);
             break;
         }
         if (vv_store_is_refusing(volume)) {
@@ -438,11 +438,13 @@ int vv_volume_run(struct vv_volume *volume, enum vv_op_mode mode, size_t write_b
 {
     size_t charged = 0;
     volume->stats.ops++;
+    if (volume->is_shut_down)
+        return -VV_ERR_SHUT_DOWN;
     if (mode != VV_OP_READ) {
         if (volume->is_read_only)
             return -EROFS;
         if (volume->is_fenced)
-            return -VV_ERR_FENCED;
+            return vv_volume_end_error(volume);
     }
     if (mode == VV_OP_WRITE) {
         TRY(check_store_space(volume, write_bytes));

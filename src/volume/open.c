@@ -382,7 +382,9 @@ int vv_volume_close(struct vv_volume *volume)
         return 0;
     int err = 0;
     volume->is_closing = true;
-    if (!volume->is_read_only) {
+    if (volume->is_shut_down) {
+        err = -VV_ERR_SHUT_DOWN;
+    } else if (!volume->is_read_only) {
         err = vv_volume_sync_bucket(volume);
         if (err == 0)
             err = vv_volume_flush(volume);

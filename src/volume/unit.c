@@ -82,6 +82,8 @@ static int put(struct unit *unit)
         vv_rt_sleep_ns(20 * VV_NS_PER_MS);
     }
     TRY(finish.err);
+    if (volume->is_shut_down)
+        return -VV_ERR_STOPPED;
     volume->stats.log_bytes += finish.bytes;
     unit->put_bytes = finish.bytes;
     volume->tail_bytes += finish.bytes;

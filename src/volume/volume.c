@@ -18,7 +18,7 @@ int vv_volume_flush(struct vv_volume *volume)
     volume->is_flush_due = true;
     while (vv_log_manifest(volume->log)->last_commit < target || volume->is_flushing) {
         if (volume->is_fenced)
-            return -VV_ERR_FENCED;
+            return vv_volume_end_error(volume);
         if (volume->store_error < 0 && volume->store_error_tries > 2)
             return volume->store_error;
         vv_waitq_wake_all(&volume->commit_work);
@@ -35,7 +35,7 @@ static int wait_reclaims(struct vv_volume *volume)
         vv_space_kick(volume);
         TRY(vv_volume_sync_bucket(volume));
         if (volume->is_fenced)
-            return -VV_ERR_FENCED;
+            return vv_volume_end_error(volume);
         vv_waitq_wait(&volume->idle, vv_rt_now_ns() + 10 * VV_NS_PER_MS);
     }
     return 0;
@@ -47,7 +47,7 @@ static int wait_sweep(struct vv_volume *volume)
            volume->is_compacting ||
            vv_lsm_compaction_score(volume->lsm) >= 1000) {
         if (volume->is_fenced)
-            return -VV_ERR_FENCED;
+            return vv_volume_end_error(volume);
         vv_waitq_wake_all(&volume->space_work);
         vv_waitq_wake_all(&volume->compact_work);
         vv_waitq_wait(&volume->idle, vv_rt_now_ns() + 10 * VV_NS_PER_MS);
@@ -70,6 +70,8 @@ int vv_volume_settle(struct vv_volume *volume)
 int vv_volume_scan(struct vv_volume *volume, struct vv_bytes lower, struct vv_bytes upper,
                    struct vv_lsm_iter **out_iter)
 {
+    if (volume->is_shut_down)
+        return -VV_ERR_SHUT_DOWN;
     return vv_lsm_iter_open(volume->lsm, lower, upper, out_iter);
 }
 
@@ -128,7 +130,8 @@ void vv_volume_stats(const struct vv_volume *volume, struct vv_volume_stats *out
     out_stats->store_free = volume->store_free;
     out_stats->store_total = volume->store_total;
     out_stats->store_error = volume->store_error;
-    out_stats->is_fenced = volume->is_fenced;
+    out_stats->is_fenced = vv_volume_is_fenced(volume);
+    out_stats->is_shut_down = volume->is_shut_down;
     vv_lsm_stats(volume->lsm, &out_stats->lsm);
 }
 
@@ -159,7 +162,12 @@ const struct vv_seal_settings *vv_volume_settings(const struct vv_volume *volume
 
 bool vv_volume_is_fenced(const struct vv_volume *volume)
 {
-    return volume->is_fenced;
+    return volume->is_fenced && !volume->is_shut_down;
+}
+
+bool vv_volume_is_shut_down(const struct vv_volume *volume)
+{
+    return volume->is_shut_down;
 }
 
 struct vv_waitq *vv_volume_fence_waitq(struct vv_volume *volume)

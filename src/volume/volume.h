@@ -75,7 +75,8 @@ struct vv_volume_options {
 /* Suspends. Errors of vv_log_open, vv_journal_open, store errors, -ENOMEM. */
 MUST_CHECK int vv_volume_open(const struct vv_volume_options *options,
                               struct vv_volume **out_volume);
-/* Sync everything, flush, and let go. The volume is gone whatever is returned: 0 = all is durable.
+/* Sync everything, flush, and let go. The volume is gone whatever is returned: 0 = all is durable;
+ * -VV_ERR_SHUT_DOWN, -VV_ERR_FENCED, the store's error.
  * Nobody may be inside any call. Suspends. */
 int vv_volume_close(struct vv_volume *volume);
 
@@ -86,7 +87,7 @@ struct vv_op;
 /* Run `fn` as an operation (see the top). `write_bytes`: at least the file bytes that it may stage with
  * vv_op_write (0 = none): waits until the budget has room for them. Operations that may change
  * something (`is_writing`) also wait while the tables or the memory are behind.
- * Returns fn's result; -VV_ERR_FENCED, -EROFS, or an error of fetching; then nothing was changed. Suspends. */
+ * Returns fn's result; -VV_ERR_FENCED, -VV_ERR_SHUT_DOWN, -EROFS, or an error of fetching; then nothing was changed. Suspends. */
 enum vv_op_mode { VV_OP_READ, VV_OP_WRITE, VV_OP_FREEING };
 MUST_CHECK int vv_volume_run(struct vv_volume *volume, enum vv_op_mode mode, size_t write_bytes,
                              int (*fn)(struct vv_op *op, void *arg), void *arg);
@@ -164,7 +165,7 @@ MUST_CHECK int vv_volume_seek(struct vv_volume *volume, uint64_t data_id, uint64
 
 /* ---- scans ---- */
 
-/* As vv_lsm_iter_*: records of [lower, upper). Suspends. */
+/* As vv_lsm_iter_*: records of [lower, upper). Suspends. -VV_ERR_SHUT_DOWN. */
 struct vv_lsm_iter;
 MUST_CHECK int vv_volume_scan(struct vv_volume *volume, struct vv_bytes lower,
                               struct vv_bytes upper, struct vv_lsm_iter **out_iter);
@@ -175,6 +176,10 @@ MUST_CHECK int vv_volume_scan(struct vv_volume *volume, struct vv_bytes lower,
  * -VV_ERR_FENCED; the store's error when that lasts (-ENOSPC, ...), else -EIO, when it cannot be made durable in time: the data
  * is kept and retried, and later syncs fail too until it is durable. Suspends. */
 MUST_CHECK int vv_volume_sync(struct vv_volume *volume, uint64_t inode);
+/* End here as a crash would: nothing more is made durable, and every operation, reads too, fails with
+ * -VV_ERR_SHUT_DOWN from now on. What is on its way to the journal or the store may still arrive; the rest of what
+ * was not synced is lost. vv_volume_close then only lets go. Does not suspend. */
+void vv_volume_shut_down(struct vv_volume *volume);
 /* Also flush memtables and wait for deletions: for tests, `varve flush` and closing. Suspends. */
 MUST_CHECK int vv_volume_settle(struct vv_volume *volume);
 /* Change what new objects are sealed with; stored with the next manifest. Suspends. */
@@ -199,7 +204,7 @@ struct vv_volume_stats {
     uint64_t leftovers_deleted, leftover_bytes_deleted; /* what servers left that ended early */
     uint64_t store_free, store_total;    /* UINT64_MAX = unbounded */
     int store_error;                     /* of the last try, 0 = fine */
-    bool is_fenced;
+    bool is_fenced, is_shut_down;
     struct vv_lsm_stats lsm;
 };
 /* live/total/segments are summed by a scan at opening and kept up to date. Does not suspend. */
@@ -209,6 +214,7 @@ MUST_CHECK int vv_volume_refresh_space(struct vv_volume *volume);
 const uint8_t *vv_volume_id(const struct vv_volume *volume);
 const struct vv_seal_settings *vv_volume_settings(const struct vv_volume *volume);
 bool vv_volume_is_fenced(const struct vv_volume *volume);
+bool vv_volume_is_shut_down(const struct vv_volume *volume);
 /* Wakes when the volume becomes fenced; for servers that want to say so. */
 struct vv_waitq *vv_volume_fence_waitq(struct vv_volume *volume);
 

@@ -252,7 +252,8 @@ struct vv_volume {
     bool is_stopping;   /* send everything out, then end */
     bool is_abandoning; /* end now */
     bool is_ended;      /* closing: no more commits are frozen */
-    bool is_fenced;
+    bool is_fenced;     /* for good: nothing more is made durable here. Another server has the volume, or ... */
+    bool is_shut_down;  /* ... it was told to end here */
     unsigned fibers; /* background fibers alive */
     struct vv_timer commit_timer, unit_timer;
     bool is_timer_due; /* the open commit is old enough */
@@ -389,6 +390,8 @@ MUST_CHECK int vv_volume_sync_bucket(struct vv_volume *volume);
 MUST_CHECK int vv_commit_end(struct vv_volume *volume);
 uint64_t vv_durable_commit(const struct vv_volume *volume);
 void vv_volume_fence(struct vv_volume *volume);
+/* Why nothing more is made durable (is_fenced). */
+int vv_volume_end_error(const struct vv_volume *volume);
 MUST_CHECK int vv_commit_new(uint64_t number, struct vv_commit **out_commit);
 
 /* ---- unit.c ---- */

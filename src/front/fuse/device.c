@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -19,6 +20,7 @@
 
 #define DEAD_MOUNTS_MAX 16 /* over one another */
 #define OPTIONS_LEN_MAX 512
+#define CAPABILITY_ADMIN 21    /* CAP_SYS_ADMIN of linux/capability.h, in /proc/PID/status */
 #define STATUS_LEN_MAX 65536 /* of /proc/PID/status: enough for thousands of groups */
 
 extern char **environ;
@@ -259,4 +261,41 @@ void vv_fuse_device_ids(pid_t pid, uint32_t *io_uid, uint32_t *io_gid)
         return;
     *io_uid = uids[3];
     *io_gid = gids[3];
+}
+
+static bool is_in_our_user_namespace(pid_t pid)
+{
+    char path[64];
+    struct statx theirs, ours;
+    vv_format(path, sizeof(path), "/proc/%d/ns/user", (int)pid);
+    return statx(AT_FDCWD, path, 0, STATX_INO, &theirs) == 0 &&
+           statx(AT_FDCWD, "/proc/self/ns/user", 0, STATX_INO, &ours) == 0 &&
+           theirs.stx_ino == ours.stx_ino && theirs.stx_dev_minor == ours.stx_dev_minor;
+}
+
+/* The set in a line of /proc/PID/status, as "\nCapEff:\t000001ffffffffff\n". */
+static uint64_t parse_set(const char *status, const char *line)
+{
+    const char *at = strstr(status, line);
+    uint64_t set = 0;
+    for (at = at ? at + strlen(line) : ""; *at && strchr("\t0123456789abcdef", *at); at++)
+        set = *at == '\t' ? 0 : set << 4 | (uint64_t)(*at <= '9' ? *at - '0' : *at - 'a' + 10);
+    return set;
+}
+
+bool vv_fuse_device_is_admin(pid_t pid)
+{
+    char *status CLEANUP(vv_free_ptr) = read_status(pid);
+    return status && is_in_our_user_namespace(pid) &&
+           (parse_set(status, "\nCapEff:") >> CAPABILITY_ADMIN & 1);
+}
+
+int vv_fuse_device_peek(pid_t pid, uint64_t address, void *out, size_t len)
+{
+    struct iovec local = {out, len};
+    struct iovec remote = {(void *)(uintptr_t)address, len};
+    ssize_t got = pid > 0 ? process_vm_readv(pid, &local, 1, &remote, 1, 0) : -1;
+    if (pid <= 0 || got < 0)
+        return pid > 0 ? -errno : -EPERM;
+    return (size_t)got == len ? 0 : -EFAULT;
 }

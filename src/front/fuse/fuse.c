@@ -147,7 +147,7 @@ static void stop_watching(struct vv_fuse *fuse)
 }
 
 /* The kernel writes back what it holds. Its sync of a FUSE mount begins that and does not wait for it. */
-static void write_back(struct vv_fuse *fuse)
+void vv_fuse_write_back(struct vv_fuse *fuse)
 {
     uint64_t now_ns = vv_rt_now_ns();
     uint64_t deadline_ns = now_ns + WRITE_BACK_MAX_S * VV_NS_PER_S;
@@ -172,7 +172,7 @@ static void let_go(struct vv_fuse *fuse)
     }
     if (err < 0 && !fuse->is_gone) {
         vv_warn("fuse", "%s is busy: its users lose it", fuse->device.mountpoint);
-        write_back(fuse);
+        vv_fuse_write_back(fuse);
         err = unmount_once(fuse, VV_FUSE_UNMOUNT_CUT);
         if (err < 0)
             vv_error("fuse", "unmounting %s: %s", fuse->device.mountpoint, vv_err_text(err));

@@ -103,6 +103,12 @@ struct vv_fuse_op {
 /* By opcode; NULL functions are -ENOSYS. */
 const struct vv_fuse_op *vv_fuse_op_of(uint32_t opcode);
 
+/* ---- fuse.c ---- */
+
+/* Let the kernel write back what programs have mapped and changed; wait until that has come here, within bounds.
+ * Suspends. */
+void vv_fuse_write_back(struct vv_fuse *fuse);
+
 /* ---- session.c ---- */
 
 /* The name of every fiber that serves requests, of whichever mount: it tells them apart. */
@@ -198,11 +204,12 @@ int vv_fuse_setattr(struct vv_fuse_request *request);
 int vv_fuse_statx(struct vv_fuse_request *request);
 int vv_fuse_statfs(struct vv_fuse_request *request);
 int vv_fuse_access(struct vv_fuse_request *request);
-int vv_fuse_ioctl(struct vv_fuse_request *request);
 int vv_fuse_getxattr(struct vv_fuse_request *request);
 int vv_fuse_setxattr(struct vv_fuse_request *request);
 int vv_fuse_listxattr(struct vv_fuse_request *request);
 int vv_fuse_removexattr(struct vv_fuse_request *request);
+
+int vv_fuse_ioctl(struct vv_fuse_request *request); /* ops_ioctl.c */
 
 int vv_fuse_open(struct vv_fuse_request *request); /* ops_file.c */
 int vv_fuse_release(struct vv_fuse_request *request);

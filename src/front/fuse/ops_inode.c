@@ -1,11 +1,8 @@
-/* Inodes: attributes, flags, extended attributes, space. nodeid is the inode. */
-#include <linux/fs.h>
+/* Inodes: attributes, extended attributes, space. nodeid is the inode. */
 #include <string.h>
 #include <sys/stat.h>
 
 #include "front/fuse/fuse_impl.h"
-
-#define IOC_FSXATTR_BYTES sizeof(struct fsxattr)
 
 static uint64_t node_of(const struct vv_fuse_request *request)
 {
@@ -80,100 +77,6 @@ int vv_fuse_access(struct vv_fuse_request *request)
     vv_fuse_add_groups(request, &groups);
     TRY(vv_fs_access(request->fuse->fs, &request->call, node_of(request), (int)in.mask));
     return vv_fuse_reply_ok(request);
-}
-
-/* The kernel keeps the attributes, and with them the ctime, that it had before an ioctl. */
-static void drop_kernel_attrs(struct vv_fuse_request *request)
-{
-    struct vv_fuse *fuse = request->fuse;
-    vv_fuse_notify_inode(&fuse->notifier, node_of(request), 0, 0, 0);
-    uint64_t deadline_ns = vv_rt_now_ns() + VV_FUSE_INVALIDATE_MAX_S * VV_NS_PER_S;
-    if (vv_fuse_notifier_wait(&fuse->notifier, deadline_ns) < 0)
-        fuse->stats.invalidations_late++;
-}
-
-/* ---- FS_IOC_*: what lsattr, chattr and xfs_io ask ----
- * The kernel forwards only these, with sizes that it has checked against the command, whatever the
- * caller's word size: FS_IOC_GETFLAGS is "long" by name and 32 bits by use. */
-
-static int reply_ioctl(struct vv_fuse_request *request, const void *bytes, size_t len)
-{
-    struct fuse_ioctl_out out = {.result = 0};
-    struct iovec iov[3] = {{0}, {&out, sizeof(out)}, {(void *)bytes, len}};
-    vv_fuse_reply_iov(request->fuse, request->message.header.unique, 0, iov, 3);
-    return 0;
-}
-
-static int ioctl_get_flags(struct vv_fuse_request *request, const struct fuse_ioctl_in *in)
-{
-    struct vv_attr attr;
-    TRY(vv_fs_getattr(request->fuse->fs, node_of(request), &attr));
-    uint64_t flags = attr.flags;
-    size_t len = in->out_size < sizeof(flags) ? in->out_size : sizeof(flags);
-    return reply_ioctl(request, &flags, len);
-}
-
-static int ioctl_set_flags(struct vv_fuse_request *request)
-{
-    uint32_t flags;
-    if (!vv_fuse_take(request, &flags, sizeof(flags)))
-        return -EINVAL;
-    TRY(vv_fs_set_flags(request->fuse->fs, &request->call, node_of(request), flags));
-    drop_kernel_attrs(request);
-    return reply_ioctl(request, NULL, 0);
-}
-
-static int ioctl_get_xattr(struct vv_fuse_request *request, const struct fuse_ioctl_in *in)
-{
-    struct vv_attr attr;
-    if (in->out_size < IOC_FSXATTR_BYTES)
-        return -EINVAL;
-    TRY(vv_fs_getattr(request->fuse->fs, node_of(request), &attr));
-    struct fsxattr out = {.fsx_xflags = vv_fuse_xflags_of(attr.flags)};
-    return reply_ioctl(request, &out, sizeof(out));
-}
-
-static int ioctl_set_xattr(struct vv_fuse_request *request)
-{
-    struct fsxattr in;
-    struct vv_attr attr;
-    uint32_t flags;
-    if (!vv_fuse_take(request, &in, sizeof(in)))
-        return -EINVAL;
-    if (in.fsx_extsize || in.fsx_projid || in.fsx_cowextsize)
-        return -EOPNOTSUPP;
-    TRY(vv_fuse_flags_of(in.fsx_xflags, &flags));
-    TRY(vv_fs_getattr(request->fuse->fs, node_of(request), &attr));
-    flags |= attr.flags & FS_DIRSYNC_FL; /* has no twin there */
-    TRY(vv_fs_set_flags(request->fuse->fs, &request->call, node_of(request), flags));
-    drop_kernel_attrs(request);
-    return reply_ioctl(request, NULL, 0);
-}
-
-/* IOCTL: ioctl_in, in_size bytes. ioctl_out, up to out_size bytes. */
-int vv_fuse_ioctl(struct vv_fuse_request *request)
-{
-    struct fuse_ioctl_in in;
-    if (!vv_fuse_take(request, &in, sizeof(in)))
-        return -EINVAL;
-    bool is_setting =
-        in.cmd == FS_IOC_SETFLAGS || in.cmd == FS_IOC32_SETFLAGS || in.cmd == FS_IOC_FSSETXATTR;
-    if (is_setting && request->fuse->options.is_read_only)
-        return -EROFS;
-    switch (in.cmd) {
-    case FS_IOC_GETFLAGS:
-    case FS_IOC32_GETFLAGS:
-        return ioctl_get_flags(request, &in);
-    case FS_IOC_SETFLAGS:
-    case FS_IOC32_SETFLAGS:
-        return ioctl_set_flags(request);
-    case FS_IOC_FSGETXATTR:
-        return ioctl_get_xattr(request, &in);
-    case FS_IOC_FSSETXATTR:
-        return ioctl_set_xattr(request);
-    default:
-        return -ENOTTY;
-    }
 }
 
 /* ---- extended attributes ---- */

@@ -103,7 +103,7 @@ uint32_t vv_nfs_set_of(const struct vv_nfs_sattr *sattr, struct vv_attr *out_set
 void vv_nfs_watch_begin(struct vv_nfs_job *job, uint64_t inode, struct vv_nfs_watch *watch)
 {
     watch->inode = inode;
-    watch->is_known = vv_fs_getattr(job->conn->nfs->fs, inode, &watch->before) == 0;
+    watch->err = vv_fs_getattr(job->conn->nfs->fs, inode, &watch->before);
 }
 
 void vv_nfs_watch_end(struct vv_nfs_job *job, const struct vv_nfs_watch *watch, unsigned changes,
@@ -115,7 +115,7 @@ void vv_nfs_watch_end(struct vv_nfs_job *job, const struct vv_nfs_watch *watch, 
         return;
     out_wcc->has_after = true;
     vv_nfs_fattr_of(job->conn->nfs, &after, &out_wcc->after);
-    if (!watch->is_known)
+    if (watch->err < 0)
         return;
     uint64_t change_count = after.change - watch->before.change;
     out_wcc->has_before = change_count == 0 || change_count == changes;
@@ -124,13 +124,15 @@ void vv_nfs_watch_end(struct vv_nfs_job *job, const struct vv_nfs_watch *watch, 
     out_wcc->ctime = time_of(&watch->before.ctime);
 }
 
-void vv_nfs_post_attr(struct vv_nfs_job *job, uint64_t inode)
+int vv_nfs_post_attr(struct vv_nfs_job *job, uint64_t inode)
 {
     struct vv_attr attr;
     struct vv_nfs_results *results = &job->results;
-    results->has_attr = vv_fs_getattr(job->conn->nfs->fs, inode, &attr) == 0;
-    if (results->has_attr)
-        vv_nfs_fattr_of(job->conn->nfs, &attr, &results->attr);
+    results->has_attr = false;
+    TRY(vv_fs_getattr(job->conn->nfs->fs, inode, &attr));
+    results->has_attr = true;
+    vv_nfs_fattr_of(job->conn->nfs, &attr, &results->attr);
+    return 0;
 }
 
 int vv_nfs_settle(struct vv_nfs_job *job, uint64_t inode)

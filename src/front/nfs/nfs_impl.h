@@ -128,7 +128,7 @@ uint32_t vv_nfs_set_of(const struct vv_nfs_sattr *sattr, struct vv_attr *out_set
 /* Weak cache consistency: look at an inode before an operation and right behind it. */
 struct vv_nfs_watch {
     uint64_t inode;
-    bool is_known;
+    int err; /* why `before` is not known; 0 */
     struct vv_attr before;
 };
 void vv_nfs_watch_begin(struct vv_nfs_job *job, uint64_t inode, struct vv_nfs_watch *watch);
@@ -136,8 +136,8 @@ void vv_nfs_watch_begin(struct vv_nfs_job *job, uint64_t inode, struct vv_nfs_wa
  * nobody else has changed it meanwhile. */
 void vv_nfs_watch_end(struct vv_nfs_job *job, const struct vv_nfs_watch *watch, unsigned changes,
                       struct vv_nfs_wcc *out_wcc);
-/* Attributes of the inode for the results, if they can be had. */
-void vv_nfs_post_attr(struct vv_nfs_job *job, uint64_t inode);
+/* Attributes of the inode for the results, if they can be had; why not: -ESTALE, ... */
+int vv_nfs_post_attr(struct vv_nfs_job *job, uint64_t inode);
 /* An operation that NFS wants durable has been done: wait until it is, unless the export is async.
  */
 MUST_CHECK int vv_nfs_settle(struct vv_nfs_job *job, uint64_t inode);

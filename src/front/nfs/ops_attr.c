@@ -73,9 +73,7 @@ int vv_nfs_access(struct vv_nfs_job *job, uint64_t inode)
     int denied[8];
     for (int mask = 0; mask < 8; mask++)
         denied[mask] = 1; /* not asked yet */
-    vv_nfs_post_attr(job, inode);
-    if (!job->results.has_attr)
-        return -ESTALE;
+    TRY(vv_nfs_post_attr(job, inode));
     bool is_dir = job->results.attr.type == VV_NF3DIR;
     for (size_t i = 0; i < sizeof(rights) / sizeof(rights[0]); i++) {
         int *err = &denied[rights[i].mask];
@@ -97,9 +95,7 @@ int vv_nfs_fsstat(struct vv_nfs_job *job, uint64_t inode)
 {
     struct vv_nfs_results *results = &job->results;
     struct vv_statfs statfs;
-    vv_nfs_post_attr(job, inode);
-    if (!results->has_attr)
-        return -ESTALE;
+    TRY(vv_nfs_post_attr(job, inode));
     TRY(vv_fs_statfs(job->conn->nfs->fs, &statfs));
     results->space[0] = statfs.blocks * statfs.block_bytes;
     results->space[1] = statfs.blocks_free * statfs.block_bytes;
@@ -113,9 +109,7 @@ int vv_nfs_fsstat(struct vv_nfs_job *job, uint64_t inode)
 int vv_nfs_fsinfo(struct vv_nfs_job *job, uint64_t inode)
 {
     struct vv_nfs_results *results = &job->results;
-    vv_nfs_post_attr(job, inode);
-    if (!results->has_attr)
-        return -ESTALE;
+    TRY(vv_nfs_post_attr(job, inode));
     for (int i = 0; i < 6; i++) /* most, preferred and multiple, of reads and writes */
         results->io[i] = i % 3 == 2 ? IO_MULTIPLE : VV_NFS_IO_MAX;
     results->io[6] = DTPREF;
@@ -129,9 +123,7 @@ int vv_nfs_fsinfo(struct vv_nfs_job *job, uint64_t inode)
 int vv_nfs_pathconf(struct vv_nfs_job *job, uint64_t inode)
 {
     struct vv_nfs_results *results = &job->results;
-    vv_nfs_post_attr(job, inode);
-    if (!results->has_attr)
-        return -ESTALE;
+    TRY(vv_nfs_post_attr(job, inode));
     results->link_max = VV_LINKS_MAX;
     results->name_max = VV_NAME_MAX;
     results->is_no_trunc = true;

@@ -67,8 +67,7 @@ int vv_nfs_commit(struct vv_nfs_job *job, uint64_t inode)
     struct vv_nfs_results *results = &job->results;
     struct vv_nfs_watch watch;
     vv_nfs_watch_begin(job, inode, &watch);
-    if (!watch.is_known)
-        return -ESTALE;
+    TRY(watch.err);
     int err = vv_fs_sync(nfs->fs, inode);
     vv_nfs_watch_end(job, &watch, 0, &results->wcc);
     TRY(err);

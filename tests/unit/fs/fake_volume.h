@@ -60,7 +60,7 @@ struct vv_volume {
     unsigned refreshes;
     unsigned writes; /* operations that changed something */
     uint64_t store_free;
-    bool is_read_only;
+    bool is_read_only, is_shut_down;
     int apply_error; /* of the next operation that changes something */
 };
 
@@ -306,6 +306,8 @@ static int fake_apply_all(struct vv_op *op)
 int vv_volume_run(struct vv_volume *volume, enum vv_op_mode mode, size_t write_bytes,
                   int (*fn)(struct vv_op *op, void *arg), void *arg)
 {
+    if (volume->is_shut_down)
+        return -VV_ERR_SHUT_DOWN;
     if (mode != VV_OP_READ && volume->is_read_only)
         return -EROFS;
     struct vv_op *op = calloc(1, sizeof(*op));
@@ -622,6 +624,11 @@ int vv_volume_sync(struct vv_volume *volume, uint64_t inode)
 {
     volume->syncs++;
     return 0;
+}
+
+void vv_volume_shut_down(struct vv_volume *volume)
+{
+    volume->is_shut_down = true;
 }
 
 void vv_volume_stats(const struct vv_volume *volume, struct vv_volume_stats *out_stats)

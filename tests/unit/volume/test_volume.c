@@ -319,6 +319,88 @@ static void closings(void *arg)
     tear_down(test);
 }
 
+static int write_all(struct test *test, struct model *file, int fill)
+{
+    struct action action = {.test = test, .file = file, .end = FILE_BYTES, .bytes = file->bytes};
+    memset(file->bytes, fill, FILE_BYTES);
+    return vv_volume_run(test->volume, VV_OP_WRITE, FILE_BYTES, do_write, &action);
+}
+
+struct waiter {
+    struct test *test;
+    int err;
+    bool has_ended;
+};
+
+static void wait_for_sync(void *arg)
+{
+    struct waiter *waiter = arg;
+    waiter->err = vv_volume_sync(waiter->test->volume, 0);
+    waiter->has_ended = true;
+}
+
+static void check_shut_down(struct test *test)
+{
+    struct vv_volume_stats stats;
+    struct vv_lsm_iter *iter = NULL;
+    uint8_t lower[1] = {'I'}, upper[1] = {'J'};
+    struct model file = {.data_id = FIRST_DATA + 1000};
+    static uint8_t byte;
+    struct action action = {.test = test, .file = &file, .end = 1, .bytes = &byte};
+    tap_is_int(vv_volume_run(test->volume, VV_OP_READ, 0, do_read, &action), -VV_ERR_SHUT_DOWN, "no reads");
+    tap_is_int(vv_volume_run(test->volume, VV_OP_WRITE, 1, do_write, &action), -VV_ERR_SHUT_DOWN, "no writes");
+    tap_is_int(vv_volume_run(test->volume, VV_OP_FREEING, 0, do_clear, &action), -VV_ERR_SHUT_DOWN,
+               "nothing is freed");
+    tap_is_int(vv_volume_sync(test->volume, 0), -VV_ERR_SHUT_DOWN, "no sync of all");
+    tap_is_int(vv_volume_sync(test->volume, FIRST_DATA + 1000), -VV_ERR_SHUT_DOWN,
+               "nor of what is durable already");
+    tap_is_int(vv_volume_settle(test->volume), -VV_ERR_SHUT_DOWN, "no settling");
+    tap_is_int(vv_volume_set_settings(test->volume, vv_volume_settings(test->volume)),
+               -VV_ERR_SHUT_DOWN, "no manifest");
+    tap_is_int(vv_volume_scan(test->volume, (struct vv_bytes){lower, 1},
+                              (struct vv_bytes){upper, 1}, &iter),
+               -VV_ERR_SHUT_DOWN, "no scan");
+    vv_volume_stats(test->volume, &stats);
+    tap_ok(stats.is_shut_down && !stats.is_fenced && !vv_volume_is_fenced(test->volume) &&
+               vv_volume_is_shut_down(test->volume),
+           "it says so, and that nobody has taken it over");
+}
+
+/* What is synced stays, all else may go: with a slow store nothing arrives but what was on its way. Who waits for a sync is
+ * told, and closing waits for nothing. */
+static void shut_down(void *arg)
+{
+    struct test *test = arg;
+    struct waiter waiter = {.test = test};
+    test->store_ns = 200 * VV_NS_PER_MS;
+    make_volume(test);
+    make_files(test);
+    tap_ok(write_all(test, &test->files[0], 1) >= 0, "write");
+    tap_is_int(vv_volume_sync(test->volume, 0), 0, "sync");
+    tap_ok(write_all(test, &test->files[1], 2) >= 0, "write more");
+    tap_is_int(vv_fiber_start(wait_for_sync, &waiter, "sync"), 0, "somebody syncs");
+    vv_rt_sleep_ns(1000);
+    tap_ok(!waiter.has_ended, "and waits");
+    vv_volume_shut_down(test->volume);
+    check_shut_down(test);
+    vv_rt_sleep_ns(VV_NS_PER_MS);
+    tap_ok(waiter.has_ended, "who waited is told at once");
+    tap_is_int(waiter.err, -VV_ERR_SHUT_DOWN, "why");
+    vv_rt_sleep_ns(draw(test, 2) * VV_NS_PER_S);
+    tap_is_int(vv_volume_close(test->volume), -VV_ERR_SHUT_DOWN, "closing says it again");
+    tap_is_int(open_volume(test), 0, "open again");
+    tap_is_int(read_back(test, &test->files[0], 0, FILE_BYTES), 0, "what was synced is there");
+    /* The write was one operation: there or not. */
+    uint8_t *written = test->files[1].bytes;
+    test->files[1].bytes = calloc(1, FILE_BYTES);
+    int absent = read_back(test, &test->files[1], 0, FILE_BYTES);
+    free(test->files[1].bytes);
+    test->files[1].bytes = written;
+    tap_ok(absent == 0 || read_back(test, &test->files[1], 0, FILE_BYTES) == 0,
+           "what was not is there wholly or not at all: %s", absent == 0 ? "not" : "wholly");
+    tear_down(test);
+}
+
 static void scenario(void *arg)
 {
     struct test *test = arg;
@@ -390,6 +472,8 @@ int main(int argc, char **argv)
     run(many_extents, 1, 0, true);
     run(many_extents, 2, 0, false);
     run(slow_store, 1, 0, true);
+    for (uint64_t i = 1; i <= 4; i++)
+        run(shut_down, i, 0, i % 2 == 1);
     run(closings, 15, 0, true);
     run(closings, 17, 0, true);
     return tap_done();
