@@ -131,6 +131,13 @@ static void on_unit_timer(void *arg)
     vv_waitq_wake_all(&volume->unit_work);
 }
 
+/* One operation alone is never too much. */
+bool vv_commit_is_full(const struct vv_volume *volume, size_t bytes)
+{
+    return volume->open->change_bytes > 0 && !volume->is_stopping &&
+           volume->open->change_bytes + bytes > VV_CHANGE_BYTES_MAX;
+}
+
 void vv_commit_changed(struct vv_volume *volume)
 {
     struct vv_commit *open = volume->open;
@@ -147,7 +154,8 @@ void vv_commit_changed(struct vv_volume *volume)
         else
             vv_upload_start(volume, false);
     }
-    if (vv_lsm_newest_memtable_bytes(volume->lsm) >= volume->memtable_limit)
+    if (vv_lsm_newest_memtable_bytes(volume->lsm) >= volume->memtable_limit ||
+        open->change_bytes >= VV_CHANGE_BYTES_DUE)
         vv_waitq_wake_all(&volume->commit_work);
 }
 
@@ -204,6 +212,7 @@ static bool is_freeze_due(const struct vv_volume *volume)
         return false;
     return volume->is_stopping || volume->is_timer_due || volume->want_commit >= open->number ||
            vv_lsm_newest_memtable_bytes(volume->lsm) >= volume->memtable_limit ||
+           open->change_bytes >= VV_CHANGE_BYTES_DUE ||
            (volume->is_pressed && volume->uploads_under_way == 0) ||
            (vv_upload_is_inlining(volume) && open->plain_bytes >= vv_upload_due_bytes(volume));
 }
@@ -315,6 +324,7 @@ static void commit_once(struct vv_volume *volume)
         return;
     struct vv_commit *commit = volume->open;
     vv_commit_freeze(volume);
+    vv_waitq_wake_all(&volume->room);
     if (vv_volume_is_journaling(volume)) {
         int err = journal_commit(volume, commit);
         /* A journal that memory broke while it was being written stays broken. */
@@ -322,7 +332,7 @@ static void commit_once(struct vv_volume *volume)
             vv_rt_sleep_ns(20 * VV_NS_PER_MS);
             err = journal_commit(volume, commit);
         }
-        if (err < 0 && err != -VV_ERR_FENCED && err != -VV_ERR_STOPPED)
+        if (err < 0 && !volume->is_fenced && err != -VV_ERR_STOPPED)
             vv_error("volume", "the journal failed: %s; from now on syncs wait for the store",
                      vv_err_text(err));
     }

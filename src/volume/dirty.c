@@ -183,6 +183,7 @@ void vv_layer_attach_above(struct vv_volume *volume, struct vv_extent *extent,
         vv_list_push_back(&extent->layers, &layer->in_extent);
     vv_list_push_back(&commit->layers, &layer->in_commit);
     extent->layer_count++;
+    commit->change_bytes += VV_CHANGE_LAYER_BYTES;
     if (!layer->is_zero)
         extent->data->dirty_bytes += layer->to - layer->from;
     layer_account(layer, 1);

@@ -223,6 +223,12 @@ static void apply_records(struct vv_op *op)
     assert(!cursor.is_bad && cursor.len == 0);
 }
 
+/* What the records take in the journal, at most. */
+static size_t record_bytes(const struct vv_op *op)
+{
+    return op->stage.len + 8 * (size_t)op->record_count;
+}
+
 /* Everything staged takes effect. Cannot fail: records are reserved, the rest is linking. */
 static int apply(struct vv_op *op)
 {
@@ -230,6 +236,7 @@ static int apply(struct vv_op *op)
     if (op->record_count == 0 && vv_list_is_empty(&op->layers))
         return 0;
     TRY(vv_lsm_reserve(volume->lsm, op->record_count, op->stage.len));
+    volume->open->change_bytes += record_bytes(op);
     apply_records(op);
     vv_op_apply_data(op);
     apply_touches(op);
@@ -398,6 +405,22 @@ static int wait_for_bytes(struct vv_volume *volume, size_t bytes)
     return err;
 }
 
+/* The open commit has as many changes as a commit can, and may not be frozen yet: what was planned is planned again in the
+ * next one. Deleting waits, too. */
+static int wait_for_next_commit(struct vv_op *op)
+{
+    struct vv_volume *volume = op->volume;
+    size_t bytes = record_bytes(op);
+    drop_staged(op);
+    while (vv_commit_is_full(volume, bytes) && !volume->is_fenced) {
+        if (vv_store_is_refusing(volume) && !vv_volume_is_journaling(volume))
+            return volume->store_error;
+        vv_waitq_wake_all(&volume->commit_work);
+        vv_waitq_wait(&volume->room, vv_rt_now_ns() + 200 * VV_NS_PER_MS);
+    }
+    return volume->is_fenced ? vv_volume_end_error(volume) : 0;
+}
+
 static int run_rounds(struct vv_op *op, int (*fn)(struct vv_op *, void *), void *arg)
 {
     struct vv_volume *volume = op->volume;
@@ -420,6 +443,11 @@ static int run_rounds(struct vv_op *op, int (*fn)(struct vv_op *, void *), void 
             continue;
         }
         if (op->miss_count == 0) {
+            if (result >= 0 && vv_commit_is_full(volume, record_bytes(op))) {
+                TRY(wait_for_next_commit(op));
+                round = 0;
+                continue;
+            }
             if (result >= 0)
                 TRY(apply(op));
             else

@@ -176,7 +176,7 @@ static void unit_run(void *arg)
         vv_waitq_wake_all(&volume->turn);
     } else {
         vv_free(entry);
-        if (err != -VV_ERR_STOPPED && err != -VV_ERR_FENCED)
+        if (err != -VV_ERR_STOPPED && err != -VV_ERR_FENCED && err != -VV_ERR_SHUT_DOWN)
             vv_error("volume", "commits %llu to %llu failed for good: %s",
                      (unsigned long long)unit->first, (unsigned long long)unit->last,
                      vv_err_text(err));
@@ -195,6 +195,7 @@ static bool choose(struct vv_volume *volume, struct vv_commit **out_first,
 {
     bool is_journaling = vv_volume_is_journaling(volume);
     uint64_t bytes = 0;
+    uint64_t changes = 0;
     *out_first = NULL;
     *out_last = NULL;
     vv_list_each (node, &volume->commits) {
@@ -202,6 +203,9 @@ static bool choose(struct vv_volume *volume, struct vv_commit **out_first,
         if (commit->is_in_unit)
             continue;
         if (!commit->is_frozen || (is_journaling && !commit->is_journaled))
+            break;
+        changes += commit->change_bytes;
+        if (*out_first != NULL && changes > VV_CHANGE_BYTES_MAX)
             break;
         if (*out_first == NULL)
             *out_first = commit;

@@ -38,6 +38,11 @@
 #define VV_JOURNAL_UNIT_BYTES (4ull << 20) /* journaled bytes at which an upload is due */
 #define VV_SYNC_SEGMENT_BYTES (1ull << 20) /* dirty bytes at a sync worth a data segment of their own */
 #define VV_INLINE_BYTES_MAX (16ull << 20)  /* of a commit that takes its data along: see vv_upload_is_inlining */
+#define VV_CHANGE_BYTES_DUE (8ull << 20) /* records of a commit at which it is frozen */
+/* ... and, if that has to wait, at which operations wait, too: a record of the journal and the batch of a log object must
+ * hold them (VV_JOURNAL_RECORD_MAX, VV_BATCH_MAX). Commits of more than that together are no unit. */
+#define VV_CHANGE_BYTES_MAX (24ull << 20)
+#define VV_CHANGE_LAYER_BYTES 640 /* a layer's place in the journal, or its extent's record with all pieces, at most */
 #define VV_DEAD_BYTES_FLUSH (32ull << 20) /* dead bytes that are worth a flush, to delete them */
 #define VV_PIECE_BYTES 8192u /* frames up to this are likely pieces laid over an extent */
 #define VV_EXTENTS_NO_END UINT64_MAX
@@ -145,6 +150,7 @@ struct vv_commit {
     struct vv_list touches;
     struct vv_counters counters; /* after its last operation */
     uint64_t plain_bytes;        /* of PLAIN layers */
+    uint64_t change_bytes;       /* of its records, at most */
     uint64_t gathered_bytes;     /* the same when it was frozen */
     uint64_t opened_ns;          /* when the first change came; 0 = none */
     bool is_frozen;
@@ -365,6 +371,8 @@ MUST_CHECK int vv_segment_sealer(struct vv_volume *volume, const struct vv_segme
 
 /* ---- commit.c ---- */
 MUST_CHECK int vv_commit_init(struct vv_volume *volume, uint64_t next_number);
+/* Would so many bytes of records more be too many for the open commit? */
+bool vv_commit_is_full(const struct vv_volume *volume, size_t bytes);
 /* The open commit has changes now: arm the timer. */
 void vv_commit_changed(struct vv_volume *volume);
 void vv_commit_freeze(struct vv_volume *volume);

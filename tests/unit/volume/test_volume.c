@@ -8,6 +8,7 @@
 #include <string.h>
 
 #include "base/alloc.h"
+#include "base/bytes.h"
 #include "base/text.h"
 #include "log/log.h"
 #include "rt/rt.h"
@@ -272,6 +273,71 @@ static void slow_store(void *arg)
     tear_down(test);
 }
 
+#define LONG_VALUES 1500 /* of 64 KiB: twice a record of the journal */
+
+struct long_put {
+    uint64_t number;
+    size_t len;
+};
+
+static int do_long_put(struct vv_op *op, void *arg)
+{
+    static uint8_t value[64 << 10];
+    struct long_put *put = arg;
+    uint8_t key[9] = "K";
+    vv_store_be64(key + 1, put->number);
+    memset(value, (int)put->number, sizeof value);
+    return vv_op_put(op, (struct vv_bytes){key, 9}, (struct vv_bytes){value, sizeof value});
+}
+
+static int do_long_get(struct vv_op *op, void *arg)
+{
+    struct long_put *put = arg;
+    struct vv_bytes value;
+    uint8_t key[9] = "K";
+    vv_store_be64(key + 1, put->number);
+    int found = vv_op_get(op, (struct vv_bytes){key, 9}, &value);
+    bool is_right = found > 0 && value.len == 64 << 10 && value.ptr[9] == (uint8_t)put->number;
+    return found < 0 ? found : is_right ? 1 : -ENODATA;
+}
+
+/* A commit waits for its bytes to be in the store before it goes to the journal, and the store takes long: meanwhile
+ * more metadata changes than a record holds, or the batch of a log object. Writers wait then, and all goes on. */
+static void much_metadata(void *arg)
+{
+    struct test *test = arg;
+    struct model file = {.data_id = FIRST_DATA + 1000};
+    static uint8_t bytes[2 << 20];
+    struct action action = {.test = test, .file = &file, .bytes = bytes, .end = sizeof bytes};
+    struct vv_volume_stats stats;
+    int bad_count = 0;
+    test->memory_bytes = 1 << 30;
+    test->store_ns = 5 * VV_NS_PER_S;
+    make_volume(test);
+    bad_count += vv_volume_run(test->volume, VV_OP_WRITE, sizeof bytes, do_write, &action) < 0;
+    vv_rt_sleep_ns(1500 * VV_NS_PER_MS); /* it is frozen and waits */
+    uint64_t begun_ns = vv_rt_now_ns();
+    for (uint64_t i = 0; i < LONG_VALUES; i++) {
+        struct long_put put = {.number = i};
+        bad_count += vv_volume_run(test->volume, VV_OP_WRITE, 0, do_long_put, &put) < 0;
+    }
+    tap_is_int(bad_count, 0, "%d values of 64 KiB", LONG_VALUES);
+    tap_ok(vv_rt_now_ns() - begun_ns > VV_NS_PER_S, "they had to wait");
+    tap_is_int(vv_volume_sync(test->volume, 0), 0, "synced");
+    vv_volume_stats(test->volume, &stats);
+    tap_ok(!test->is_journaling || stats.durable_commit > stats.bucket_commit, "durable %llu, in the store %llu",
+           (unsigned long long)stats.durable_commit, (unsigned long long)stats.bucket_commit);
+    vv_volume_shut_down(test->volume);
+    tap_is_int(vv_volume_close(test->volume), -VV_ERR_SHUT_DOWN, "gone");
+    tap_is_int(open_volume(test), 0, "opened again");
+    for (uint64_t i = 0; i < LONG_VALUES; i++) {
+        struct long_put put = {.number = i};
+        bad_count += vv_volume_run(test->volume, VV_OP_READ, 0, do_long_get, &put) < 0;
+    }
+    tap_is_int(bad_count, 0, "all of them are there");
+    tear_down(test);
+}
+
 /* Empty files, known to the model. */
 static void make_files(struct test *test)
 {
@@ -472,6 +538,8 @@ int main(int argc, char **argv)
     run(many_extents, 1, 0, true);
     run(many_extents, 2, 0, false);
     run(slow_store, 1, 0, true);
+    run(much_metadata, 1, 0, true);
+    run(much_metadata, 2, 0, false);
     for (uint64_t i = 1; i <= 4; i++)
         run(shut_down, i, 0, i % 2 == 1);
     run(closings, 15, 0, true);
