@@ -254,14 +254,42 @@ static void wait_for_event(struct vv_real *real)
 
 /* ---- the loop ---- */
 
-/* Runs those that are runnable now; those that they wake come in the next round. */
-static void run_fibers(struct vv_reactor *reactor)
+static void run_next(struct vv_reactor *reactor, struct vv_list *queue)
 {
-    for (size_t left = reactor->runnable_count; left > 0; left--) {
-        struct vv_fiber *fiber = vv_list_first(&reactor->runnable, struct vv_fiber, run_node);
-        vv_list_remove(&fiber->run_node);
-        reactor->runnable_count--;
-        vv_fiber_resume(fiber);
+    struct vv_fiber *fiber = vv_list_first(queue, struct vv_fiber, run_node);
+    vv_list_remove(&fiber->run_node);
+    reactor->runnable_count--;
+    vv_fiber_resume(fiber);
+}
+
+void vv_real_hurry(struct vv_fiber *fiber)
+{
+    struct vv_real *real = vv_container_of(fiber->reactor, struct vv_real, base);
+    vv_list_remove(&fiber->run_node);
+    vv_list_push_back(&real->hurried, &fiber->run_node);
+    real->hurried_count++;
+}
+
+/* Runs those whose calls have ended by now. */
+static void run_hurried(struct vv_real *real)
+{
+    run_inbox(real);
+    vv_uring_reap(&real->uring);
+    for (size_t left = real->hurried_count; left > 0; left--) {
+        real->hurried_count--;
+        run_next(&real->base, &real->hurried);
+    }
+}
+
+/* Runs those that are runnable now; those that they wake come in the next round. */
+static void run_fibers(struct vv_real *real)
+{
+    struct vv_reactor *reactor = &real->base;
+    size_t left = reactor->runnable_count - real->hurried_count;
+    run_hurried(real);
+    for (; left > 0; left--) {
+        run_next(reactor, &reactor->runnable);
+        run_hurried(real);
     }
 }
 
@@ -269,9 +297,7 @@ static void run_loop(struct vv_real *real)
 {
     struct vv_reactor *reactor = &real->base;
     while (reactor->fiber_count > 0) {
-        run_fibers(reactor);
-        run_inbox(real);
-        vv_uring_reap(&real->uring);
+        run_fibers(real);
         bool is_waiting = reactor->fiber_count > 0 && reactor->runnable_count == 0;
         if (is_waiting)
             wait_for_event(real);
@@ -387,6 +413,7 @@ int vv_rt_run(const struct vv_rt_options *options, void (*main_fn)(void *), void
     /* On a single processor, polling only keeps away who would bring the event. */
     uint64_t spin_ns = cpu_count > 1 ? options->spin_ns : 0;
     vv_reactor_init(&real->base, &real_ops);
+    vv_list_init(&real->hurried);
     vv_signals_init(&real->signals);
     vv_workers_init(&real->workers, &real->base, worker_count, spin_ns ? VV_WORKER_SPIN_NS : 0);
     vv_workers_init(&real->blocking, &real->base, VV_BLOCKING_THREADS_MAX,

@@ -169,6 +169,8 @@ struct vv_real {
     struct vv_uring uring;
     struct vv_signals signals;
     int wake_fd;
+    struct vv_list hurried; /* runnable fibers that go before the others (vv_real_hurry) */
+    size_t hurried_count;   /* of the reactor's runnable_count */
     struct vv_spin spin;
     uint64_t polled_ns;              /* when the descriptors were last looked at */
     _Atomic(struct vv_post *) inbox; /* newest first; any thread adds */
@@ -178,6 +180,11 @@ struct vv_real {
 
 /* The calling thread's real reactor; NULL in the simulation. */
 struct vv_real *vv_real_self(void);
+/* A fiber just woken is run before those that are runnable already, of which one has its turn before the next such:
+ * for one whose call on a worker, or in the kernel, has ended. What it does next is most often the next call of a
+ * chain (write, sync, link, sync), for which others wait; behind a round of long requests, each link of that chain
+ * took as long as they. */
+void vv_real_hurry(struct vv_fiber *fiber);
 /* As vv_rt_offload, for a call that mostly waits. */
 void vv_real_offload_blocking(void (*fn)(void *), void *arg);
 extern const struct vv_path_ops vv_real_path_ops;

@@ -42,7 +42,9 @@ void vv_uring_reap(struct vv_uring *uring)
     unsigned head;
     unsigned count = 0;
     io_uring_for_each_cqe(&uring->ring, head, cqe) {
-        vv_fiber_wake(io_uring_cqe_get_data(cqe), cqe->res);
+        struct vv_fiber *fiber = io_uring_cqe_get_data(cqe);
+        vv_fiber_wake(fiber, cqe->res);
+        vv_real_hurry(fiber);
         count++;
     }
     assert(count <= uring->in_flight);

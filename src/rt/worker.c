@@ -23,7 +23,9 @@ struct job {
 static void finish_job(void *arg)
 {
     struct job *job = arg;
-    vv_fiber_wake(job->fiber, 0);
+    struct vv_fiber *fiber = job->fiber;
+    vv_fiber_wake(fiber, 0);
+    vv_real_hurry(fiber);
 }
 
 /* ---- on the worker threads ---- */

@@ -8,6 +8,7 @@
 #include <sys/resource.h>
 
 #include "base/alloc.h"
+#include "rt/real_impl.h"
 
 /* ---- offloading, in both runtimes ---- */
 
@@ -58,6 +59,70 @@ static void test_offload(struct both *both)
         made += calls[i].count;
     tap_is_int(made, CALLS, "%s: each call was made once", rt);
     tap_is_int(vv_rt_worker_count(), 2, "%s: two workers", rt);
+}
+
+/* ---- whose call has ended goes first ---- */
+
+#define TURNS_MAX 8
+#define POSTED_MAX_NS (5 * VV_NS_PER_S)
+
+static char turns[TURNS_MAX + 1];
+static size_t turn_count;
+
+static void note_turn(char who)
+{
+    if (turn_count < TURNS_MAX)
+        turns[turn_count++] = who;
+}
+
+static void nothing(void *arg)
+{
+    (void)arg;
+}
+
+static void call_twice(void *arg)
+{
+    (void)arg;
+    vv_rt_offload(nothing, NULL);
+    note_turn('1');
+    vv_rt_offload(nothing, NULL);
+    note_turn('2');
+}
+
+/* A long request: when it suspends, the other's call has ended. */
+static void last_for_a_call(void *arg)
+{
+    const char *who = arg;
+    const struct vv_real *real = vv_real_self();
+    uint64_t until_ns = vv_rt_now_ns() + POSTED_MAX_NS;
+    while (!atomic_load(&real->inbox) && vv_rt_now_ns() < until_ns)
+        vv_spin_pause();
+    note_turn(*who);
+}
+
+static void end_turns(void *arg)
+{
+    struct vv_waitq *done = arg;
+    note_turn('.');
+    vv_waitq_wake_all(done);
+}
+
+/* Each link of a chain of calls takes as long as one of the requests before it, not as long as all. */
+static void test_hurry(void)
+{
+    struct vv_waitq done;
+    char a = 'a', b = 'b';
+    vv_waitq_init(&done);
+    if (vv_fiber_start(call_twice, NULL, "chain") != 0 ||
+        vv_fiber_start(last_for_a_call, &a, "long") != 0 ||
+        vv_fiber_start(last_for_a_call, &b, "long") != 0 ||
+        vv_fiber_start(end_turns, &done, "end") != 0)
+        return;
+    vv_waitq_wait(&done, VV_NEVER);
+    const char *second = strchr(turns, '2');
+    const char *end = strchr(turns, '.');
+    tap_ok(second && end && second < end,
+           "real: whose call has ended goes before those that wait for their turn (%s)", turns);
 }
 
 /* ---- posts ---- */
@@ -269,6 +334,8 @@ static void test_all(struct both *both)
 {
     test_offload(both);
     test_post(both);
+    if (both->is_real)
+        test_hurry();
     if (both->is_real)
         test_reactors(both);
     if (both->is_real)
