@@ -6,6 +6,8 @@
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 /* Stands before each block while tracking is on. Its size is a multiple of 16, so the block after
  * it is aligned as malloc's would be. */
@@ -25,6 +27,7 @@ static_assert(sizeof(struct header) % 16 == 0, "the header keeps malloc's alignm
 #define ALIGN_MIN 16
 #define MAPPED_BYTES_MIN (1 << 20)
 #define HEAP_FREE_BYTES_MAX (16 << 20)
+#define HEAP_GROW_BYTES (4 << 20)
 
 /* What is switched on. The product leaves this 0: a call costs this one load more than malloc. */
 enum hook { HOOK_TRACK = 1, HOOK_FAIL = 2 };
@@ -144,10 +147,27 @@ static __attribute__((noinline)) void *hooked_alloc(size_t align, size_t size)
     return malloc(size);
 }
 
+void vv_alloc_populate(void *ptr, size_t size)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
+    uintptr_t from = ((uintptr_t)ptr + page - 1) & ~(page - 1);
+    uintptr_t to = ((uintptr_t)ptr + size) & ~(page - 1);
+    bool is_older = from < to && madvise((void *)from, to - from, MADV_POPULATE_WRITE) != 0;
+    /* Before Linux 5.14, and for the pages at the ends. */
+    volatile uint8_t *bytes = ptr;
+    for (size_t at = 0; is_older && at < size; at += page)
+        bytes[at] = bytes[at];
+    if (size > 0) {
+        bytes[0] = bytes[0];
+        bytes[size - 1] = bytes[size - 1];
+    }
+}
+
 void vv_alloc_setup(void)
 {
     int is_set = mallopt(M_ARENA_MAX, 1) && mallopt(M_MMAP_THRESHOLD, MAPPED_BYTES_MIN) &&
-                 mallopt(M_TRIM_THRESHOLD, HEAP_FREE_BYTES_MAX);
+                 mallopt(M_TRIM_THRESHOLD, HEAP_FREE_BYTES_MAX) &&
+                 mallopt(M_TOP_PAD, HEAP_GROW_BYTES);
     (void)is_set; /* without it, only more memory is used */
 }
 

@@ -16,6 +16,9 @@
  * on, memory comes from the kernel and goes back to it: large pieces among small ones would leave the heap full
  * of holes (300 MiB after many direct writes at once). */
 void vv_alloc_setup(void);
+/* Find pages for the whole block now, which costs less than to find each when it is first written. What is written in
+ * it stays. */
+void vv_alloc_populate(void *ptr, size_t size);
 
 /* Allocate `size` bytes (size 0 gives a unique pointer). NULL when there is no memory. */
 void *vv_alloc(size_t size) __attribute__((malloc, alloc_size(1)));

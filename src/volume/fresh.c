@@ -6,9 +6,6 @@
 #include "volume/volume_impl.h"
 
 #define FRESH_MEMORY_PART 64 /* of the memory, at most, lies ready twice */
-#define PAGE_BYTES 4096u
-
-static_assert(VV_EXTENT_BYTES % PAGE_BYTES == 0, "whole pages");
 
 struct batch {
     struct vv_volume *volume;
@@ -24,8 +21,7 @@ static void touch(void *arg)
         uint8_t *bytes = vv_alloc(VV_EXTENT_BYTES);
         if (bytes == NULL)
             return;
-        for (size_t at = 0; at < VV_EXTENT_BYTES; at += PAGE_BYTES)
-            *(volatile uint8_t *)(bytes + at) = 0;
+        vv_alloc_populate(bytes, VV_EXTENT_BYTES);
         batch->extents[batch->count++] = bytes;
     }
 }

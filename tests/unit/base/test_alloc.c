@@ -2,6 +2,8 @@
 
 #include <stdint.h>
 #include <string.h>
+#include <sys/mman.h>
+#include <unistd.h>
 
 #include "base/err.h"
 #include "tap.h"
@@ -107,8 +109,39 @@ static void test_domains(void)
     tap_is_int(vv_alloc_domain_count(0), world_count, "nothing came into the world");
 }
 
+#define POPULATED_BYTES (4u << 20)
+#define PAGE_BYTES_MIN 4096u
+
+static void test_populate(void)
+{
+    uint8_t *block = vv_alloc(POPULATED_BYTES);
+    unsigned char is_there[POPULATED_BYTES / PAGE_BYTES_MIN] = {0};
+    size_t page = (size_t)sysconf(_SC_PAGESIZE);
+    uint8_t *first = (uint8_t *)(((uintptr_t)block + page - 1) & ~(page - 1));
+    size_t count = (size_t)(block + POPULATED_BYTES - first) / page;
+    size_t before = 0, after = 0;
+    block[0] = 7;
+    block[POPULATED_BYTES - 1] = 9;
+    tap_is_int(mincore(first, count * page, is_there), 0, "looking which pages are there");
+    for (size_t i = 0; i < count; i++)
+        before += is_there[i] & 1;
+    vv_alloc_populate(block, POPULATED_BYTES);
+    tap_is_int(mincore(first, count * page, is_there), 0, "and again");
+    for (size_t i = 0; i < count; i++)
+        after += is_there[i] & 1;
+    tap_ok(after == count, "populate finds all pages (%zu, then %zu of %zu)", before,
+           after, count);
+    tap_ok(block[0] == 7 && block[POPULATED_BYTES - 1] == 9, "what was written stays");
+    vv_alloc_populate(block + 1, 0);
+    vv_alloc_populate(block + 1, 1);
+    vv_alloc_populate(block + 100, 5000);
+    tap_is_int(block[0], 7, "parts of pages, and nothing, are fine");
+    vv_free(block);
+}
+
 int main(void)
 {
+    test_populate();
     test_basics("plain");
     test_failures("plain");
     vv_alloc_track(true);
