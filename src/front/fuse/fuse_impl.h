@@ -52,6 +52,7 @@ struct vv_fuse {
     bool is_gone; /* the kernel has let go, or the connection is to end */
     uint64_t flags; /* agreed on at INIT */
     bool is_receiving;
+    bool has_successor; /* a fiber is about to run that will receive if nobody does */
     unsigned fibers;
     unsigned served_in_row;
     unsigned cached_writes;   /* pages that the kernel writes back: requests under way, */

@@ -137,21 +137,27 @@ static bool take_turn(struct vv_fuse *fuse)
         fuse->idle_count++;
         vv_waitq_wait(&fuse->idle, VV_NEVER);
         fuse->idle_count--;
+        fuse->has_successor = false;
     }
     return !fuse->is_gone;
 }
 
-/* Let another fiber receive while this one serves. */
+/* Let another fiber receive while this one serves. One is enough, however many requests are served before it comes to
+ * run: each that is woken in vain leaves another stack to be brought into the processor's caches. */
 static void pass_turn(struct vv_fuse *fuse)
 {
     fuse->is_receiving = false;
+    if (fuse->has_successor)
+        return;
     if (!vv_waitq_is_empty(&fuse->idle)) {
         vv_waitq_wake_one(&fuse->idle);
+        fuse->has_successor = true;
         return;
     }
     if (fuse->fibers >= VV_FUSE_FIBERS_MAX)
         return; /* the first that is ready takes its turn */
     int err = vv_fuse_fiber_start(fuse, serve, fuse, vv_fuse_fiber_name);
+    fuse->has_successor = err == 0;
     if (err < 0)
         vv_debug("fuse", "no further fiber: %s", vv_err_text(err));
 }
@@ -236,6 +242,7 @@ static void serve(void *arg)
 {
     struct vv_fuse *fuse = arg;
     struct vv_fuse_request request;
+    fuse->has_successor = false;
     while (take_turn(fuse)) {
         fuse->is_receiving = true;
         int err = receive(fuse, &request);
