@@ -1,6 +1,7 @@
 /* Open files: nodeid is the inode, fh what OPEN or CREATE has given out. */
 #include <fcntl.h>
 #include <linux/fs.h>
+#include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -64,13 +65,16 @@ int vv_fuse_release(struct vv_fuse_request *request)
 }
 
 /* FLUSH: flush_in. Sent at each close(): drops the POSIX locks of the process. Nothing is written:
- * close promises no durability. */
+ * close promises no durability. Where the kernel keeps the locks it drops them itself, and ENOSYS tells it, once for
+ * the connection, to send no more of these. */
 int vv_fuse_flush(struct vv_fuse_request *request)
 {
     struct fuse_flush_in in;
     if (!vv_fuse_take(request, &in, sizeof(in)))
         return -EINVAL;
     struct vv_fuse *fuse = request->fuse;
+    if (!(fuse->flags & FUSE_POSIX_LOCKS))
+        return -ENOSYS;
     vv_fs_unlock_owner(fuse->fs, &request->call, node_of(request), fuse->options.door,
                        in.lock_owner, false);
     return vv_fuse_reply_ok(request);
@@ -113,6 +117,32 @@ static void drop_read_before(struct vv_fuse_request *request, uint64_t offset, s
         fuse->stats.invalidations_late++;
 }
 
+#define VIEW_BYTES (64u << 10) /* reads from here on are answered from where the bytes are */
+
+/* As vv_fs_read and reply, but bytes that are in the cache are not copied out of it first. */
+static ssize_t read_view(struct vv_fuse_request *request, const struct fuse_read_in *in, void *buf)
+{
+    struct vv_fuse *fuse = request->fuse;
+    struct vv_view view;
+    ssize_t len = vv_fs_read_view(fuse->fs, &request->call, node_of(request),
+                                  vv_fuse_handle_of(in->fh), buf, in->size, in->offset, &view);
+    TRY(len);
+    struct iovec iov[1 + VV_VIEW_PIECES_MAX];
+    memcpy(iov + 1, view.pieces, view.count * sizeof(iov[0]));
+    vv_fuse_reply_iov(fuse, request->message.header.unique, 0, iov, 1 + (int)view.count);
+    vv_view_done(&view);
+    return len;
+}
+
+static ssize_t read_copy(struct vv_fuse_request *request, const struct fuse_read_in *in, void *buf)
+{
+    ssize_t len = vv_fs_read(request->fuse->fs, &request->call, node_of(request),
+                             vv_fuse_handle_of(in->fh), buf, in->size, in->offset);
+    TRY(len);
+    vv_fuse_reply(request, buf, (size_t)len);
+    return len;
+}
+
 /* READ: read_in. The bytes; fewer than asked for only at the end of the file. */
 int vv_fuse_read(struct vv_fuse_request *request)
 {
@@ -125,12 +155,11 @@ int vv_fuse_read(struct vv_fuse_request *request)
         return -ENOMEM;
     if (!(in.flags & O_DIRECT))
         *checked_writes(request) = VV_FUSE_CHECKED_WRITES;
-    ssize_t len = vv_fs_read(fuse->fs, &request->call, node_of(request), vv_fuse_handle_of(in.fh),
-                             buffer->bytes, in.size, in.offset);
+    ssize_t len = in.size >= VIEW_BYTES ? read_view(request, &in, buffer->bytes)
+                                        : read_copy(request, &in, buffer->bytes);
     if (len >= 0) {
         fuse->stats.reads++;
         fuse->stats.read_bytes += (uint64_t)len;
-        vv_fuse_reply(request, buffer->bytes, (size_t)len);
     }
     vv_fuse_buffer_give(fuse, buffer);
     return len < 0 ? (int)len : 0;
