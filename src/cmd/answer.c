@@ -122,6 +122,7 @@ static json_t *status(struct vv_server *server)
         vv_fuse_stats(server->fuse, &fuse);
         set(object, "fuse_requests", fuse.requests);
         set(object, "fuse_errors", fuse.errors);
+        set(object, "fuse_fibers", fuse.fibers);
     }
     if (server->options->ninep_count > 0) {
         struct vv_ninep_stats all = {0};

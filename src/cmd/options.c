@@ -104,7 +104,7 @@ static const struct {
      "reading sets access times: relatime (default), noatime (never) or strictatime (always)"},
     {NO_CACHE, SERVE, "no-cache", NULL, "the kernel asks for names and attributes each time"},
     {WRITEBACK, SERVE, "writeback", NULL, "the kernel gathers small writes: only if nothing else writes"},
-    {LOCAL_LOCKS, SERVE, "local-locks", NULL, "the kernel keeps locks and lists them: only if nothing else locks"},
+    {LOCAL_LOCKS, SERVE, "local-locks", NULL, "the kernel keeps locks even beside --9p (without it does anyway): only if nothing locks there"},
     {READ_ONLY, SERVE, "read-only", NULL, "serve the last durable state, change nothing"},
     {ALLOW_OTHER, SERVE, "allow-other", NULL, "let other users use the mount (the default for root)"},
     {ABANDON_JOURNAL, SERVE | FSCK, "abandon-journal", NULL,

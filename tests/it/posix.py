@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """posix.py MOUNT PART...: what a mount alone owes to POSIX and Linux, by system calls. Prints TAP.
 
-Parts: "before" leaves a file handle in MOUNT/handles, which "after" opens when the server was restarted; "kernel",
-locks that the kernel keeps; "relatime", "noatime" and "strictatime", as the server was told.
+Parts: "before" leaves a file handle in MOUNT/handles, which "after" opens when the server was restarted; "kernel" and
+"server", locks that one or the other keeps; "relatime", "noatime" and "strictatime", as the server was told.
 """
 import ctypes
 import errno
@@ -158,8 +158,7 @@ class Posix:
         os.close(two)
         os.close(watch)
 
-    def kernel(self):
-        """The kernel keeps them, and lists them (as generic/504)."""
+    def locks(self, is_listed):
         os.makedirs(self.dir, exist_ok=True)
         self.test_ofd_locks()
         self.test_process_locks()
@@ -169,8 +168,16 @@ class Posix:
             for lock in (fcntl.flock, fcntl.lockf):
                 lock(file, fcntl.LOCK_EX)
                 with open("/proc/locks", encoding="ascii") as listed:
-                    self.tap.ok(inode in listed.read(), f"/proc/locks lists a {lock.__name__}")
+                    self.tap.equal(inode in listed.read(), is_listed, f"a {lock.__name__} in /proc/locks")
                 lock(file, fcntl.LOCK_UN)
+
+    def kernel(self):
+        """The kernel keeps them, and lists them (as generic/504)."""
+        self.locks(True)
+
+    def server(self):
+        """The server keeps them."""
+        self.locks(False)
 
     # ---- access times ----
 

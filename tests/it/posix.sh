@@ -1,7 +1,7 @@
 #!/bin/bash
 # What a mount owes to POSIX and Linux beyond what the doors' tests ask: locks of open file descriptions, file handles (also
-# over a restart), setgid and ACLs, ctime, direct writes beside the page cache, access times; and locks once more where
-# the kernel keeps them.
+# over a restart), setgid and ACLs, ctime, direct writes beside the page cache, access times; and locks wherever
+# they are kept.
 . tests/it/lib.sh
 need_fuse
 make_volume
@@ -15,7 +15,9 @@ posix() {
 }
 posix "a mount" before
 [ "$(id -u)" != 0 ] || posix "after a restart" after
-posix "locks in the kernel" "kernel relatime" --local-locks
+posix "locks in the server, beside a door that has some" server --9p "unix:$T/9p"
+posix "locks in the kernel" "kernel relatime"
+posix "and beside 9P, if asked to" kernel --9p "unix:$T/9p" --local-locks
 posix "access times: never" noatime --atime noatime
 posix "access times: always" strictatime --atime strictatime
 check "fsck finds nothing" "$V" fsck "$T/vol" --key-file "$T/key" --data --quiet

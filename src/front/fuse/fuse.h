@@ -40,8 +40,9 @@ struct vv_fuse_options {
     bool is_read_only;
     bool is_seeing_opens;   /* opening a file drops its pages, so that the read that follows is seen
                              * here (strict access times) */
-    bool is_kernel_locking; /* the kernel keeps the locks and lists them in /proc/locks: right if no
-                             * other door has any; they outlive the server */
+    bool is_kernel_locking; /* the kernel keeps the locks and lists them in /proc/locks, and sends nothing
+                             * when a file is closed: right if no other door has locks; they outlive the
+                             * server */
     bool allow_other; /* users other than the mounting one; for others than root this needs
                        * user_allow_other in /etc/fuse.conf */
     bool allow_suid;  /* root only: honour set-id bits and device nodes */
