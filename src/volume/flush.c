@@ -25,7 +25,7 @@ static uint64_t replay_seq_after(const struct vv_volume *volume, uint64_t commit
 }
 
 /* The epochs that are live once the tables hold everything through `commit`. */
-static int set_epochs(struct vv_volume *volume, struct vv_manifest *manifest, uint64_t commit)
+static void set_epochs(struct vv_volume *volume, struct vv_manifest *manifest, uint64_t commit)
 {
     bool is_all = commit >= vv_log_last_commit(volume->log);
     size_t kept = 0;
@@ -38,7 +38,6 @@ static int set_epochs(struct vv_volume *volume, struct vv_manifest *manifest, ui
         manifest->epochs[kept++] = *ref;
     }
     manifest->epoch_count = kept;
-    return 0;
 }
 
 static int build_manifest(struct vv_volume *volume, struct vv_lsm_edit *edit, uint64_t commit,
@@ -52,10 +51,10 @@ static int build_manifest(struct vv_volume *volume, struct vv_lsm_edit *edit, ui
     manifest->settings = volume->settings;
     manifest->keys_number = volume->keys_number;
     manifest->counters = volume->counters;
-    if (commit == 0 || commit <= manifest->last_commit)
-        return 0;
-    manifest->last_commit = commit;
-    return set_epochs(volume, manifest, commit);
+    if (commit > manifest->last_commit)
+        manifest->last_commit = commit;
+    set_epochs(volume, manifest, manifest->last_commit);
+    return 0;
 }
 
 static void forget_tail(struct vv_volume *volume, uint64_t commit)

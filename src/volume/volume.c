@@ -55,6 +55,14 @@ static int wait_sweep(struct vv_volume *volume)
     return 0;
 }
 
+/* Older epochs are over with the first manifest of our own, whatever it is written for: what they left can be looked for
+ * then, even if nothing has been changed since opening. */
+static int end_older_epochs(struct vv_volume *volume)
+{
+    const struct vv_manifest *manifest = vv_log_manifest(volume->log);
+    return manifest->epoch_count > 1 ? vv_manifest_write(volume, NULL, 0) : 0;
+}
+
 int vv_volume_settle(struct vv_volume *volume)
 {
     if (volume->is_read_only)
@@ -62,6 +70,7 @@ int vv_volume_settle(struct vv_volume *volume)
     TRY(vv_volume_flush(volume));
     TRY(wait_reclaims(volume));
     TRY(vv_volume_flush(volume));
+    TRY(end_older_epochs(volume));
     volume->is_sweep_due = true;
     vv_orphans_sweep(volume);
     return wait_sweep(volume);
