@@ -166,6 +166,27 @@ static bool is_again(int err)
     return err == -EAGAIN || err == -EWOULDBLOCK;
 }
 
+static bool is_loopback(const union vv_address *address)
+{
+    const struct in6_addr *v6 = &address->v6.sin6_addr;
+    if (address->any.sa_family == AF_INET)
+        return (ntohl(address->v4.sin_addr.s_addr) >> 24) == IN_LOOPBACKNET;
+    return address->any.sa_family == AF_INET6 &&
+           (IN6_IS_ADDR_LOOPBACK(v6) || (IN6_IS_ADDR_V4MAPPED(v6) && v6->s6_addr[12] == IN_LOOPBACKNET));
+}
+
+/* A client on this machine: there is no line between to be careful with. Where the system's choice is BBR, the kernel
+ * would send no faster than it believes that line to be, and set a timer for each piece, which takes longer than to
+ * copy it. Reno, which every kernel has, does neither. */
+static void ease_loopback(int fd)
+{
+    static const char name[] = "reno";
+    union vv_address peer;
+    socklen_t len = sizeof(peer);
+    if (getpeername(fd, &peer.any, &len) == 0 && is_loopback(&peer))
+        setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, sizeof(name) - 1);
+}
+
 int vv_socket_accept(struct vv_socket *socket, struct vv_socket **out_socket)
 {
     struct vv_real *real = vv_real_self();
@@ -173,6 +194,8 @@ int vv_socket_accept(struct vv_socket *socket, struct vv_socket **out_socket)
         return -ENOSYS;
     while (!socket->is_shut_down) {
         int fd = accept4(socket->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+        if (fd >= 0 && !socket->is_unix)
+            ease_loopback(fd);
         if (fd >= 0)
             return wrap(real, fd, socket->is_unix ? AF_UNIX : AF_INET, out_socket);
         int err = -errno;

@@ -3,6 +3,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <sys/socket.h>
 
 #include "base/alloc.h"
@@ -121,6 +123,25 @@ static void exchange(struct vv_socket *socket)
 }
 
 #define CLIENTS 3
+#define DESCRIPTORS_MAX 256
+
+/* Our descriptors of connections that `port` has accepted and that nothing holds back. */
+static int count_eased(unsigned port)
+{
+    int count = 0;
+    for (int fd = 0; fd < DESCRIPTORS_MAX; fd++) {
+        struct sockaddr_in ours, theirs;
+        socklen_t ours_len = sizeof(ours), theirs_len = sizeof(theirs);
+        char name[16] = "";
+        socklen_t name_len = sizeof(name) - 1;
+        if (getsockname(fd, (struct sockaddr *)&ours, &ours_len) == 0 && ours.sin_family == AF_INET &&
+            ntohs(ours.sin_port) == port &&
+            getpeername(fd, (struct sockaddr *)&theirs, &theirs_len) == 0 &&
+            getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, name, &name_len) == 0)
+            count += strcmp(name, "reno") == 0;
+    }
+    return count;
+}
 
 static void test_echo(const char *listen_on, const char *connect_to_format)
 {
@@ -135,6 +156,9 @@ static void test_echo(const char *listen_on, const char *connect_to_format)
     for (int i = CLIENTS - 1; i >= 0; i--)
         exchange(clients[i]);
     tap_is_int(server.accepted, CLIENTS, "all were accepted");
+    bool is_tcp = vv_socket_port(server.socket) != 0;
+    if (is_tcp)
+        tap_is_int(count_eased(vv_socket_port(server.socket)), CLIENTS, "no pacing towards this machine");
     for (int i = 0; i < CLIENTS; i++)
         vv_socket_close(clients[i]);
     stop_server(&server);
