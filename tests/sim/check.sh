@@ -7,7 +7,7 @@ B=${VARVE_BUILD:-build}
 SEEDS=${SIM_SEEDS:-1000}
 LARGE=${SIM_LARGE_SEEDS:-6} # of each mode with a large volume
 JOBS=${SIM_JOBS:-2}
-modes="journal dir plain mem slow cache storm faults outage full brim race late stale hasty moving errors"
+modes="journal dir plain mem slow cache storm faults outage full brim race late stale hasty moving down errors"
 count=0
 # run NAME PROGRAM OPTIONS...
 run() {

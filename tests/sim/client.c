@@ -191,7 +191,7 @@ static bool is_going_on(const struct server *server)
     const struct world *world = server->world;
     if (world->is_failed || server->is_silent)
         return false;
-    if (server->is_superseded)
+    if (server->is_superseded || server->is_down)
         return server->zombie_ops < ZOMBIE_OPS_MAX;
     return world->ops_done < world->options.ops;
 }
@@ -224,10 +224,15 @@ void client_main(void *arg)
             vv_rt_sleep_ns(REST_NS);
             continue;
         }
+        if (server->is_down_due && !server->is_down) {
+            world_note(world, "server %u is shut down", server->number);
+            server->is_down = true;
+            vv_fs_shut_down(server->fs);
+        }
         server->clients_going++;
         do_one(client);
         server->clients_going--;
-        if (server->is_superseded)
+        if (server->is_superseded || server->is_down)
             server->zombie_ops++;
         else
             world->ops_done++;

@@ -453,7 +453,7 @@ void server_main(void *arg)
     if (err == 0 && !server->is_reader) {
         set_up_owners(server);
         serve(server);
-        if (!server->is_superseded && !world->is_failed)
+        if (!server->is_superseded && !server->is_down && !world->is_failed)
             finish(server);
     }
     server->open_error = err;

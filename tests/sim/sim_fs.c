@@ -204,9 +204,9 @@ static void print_facts(const struct world_facts *facts, unsigned failed)
     printf("# %" PRIu64 " operations (%" PRIu64 " that must fail, %" PRIu64
            " failed for other reasons), %" PRIu64 " syncs (%" PRIu64 " failed)\n",
            facts->ops, facts->failed_ops, facts->excused_ops, facts->syncs, facts->failed_syncs);
-    printf("# %" PRIu64 " openings (%" PRIu64 " failed), %" PRIu64 " kills, %" PRIu64
+    printf("# %" PRIu64 " openings (%" PRIu64 " failed), %" PRIu64 " kills, %" PRIu64 " shutdowns, %" PRIu64
            " power cuts, %" PRIu64 " takeovers, %" PRIu64 " outages, %" PRIu64 " shortages\n",
-           facts->opens, facts->failed_opens, facts->kills, facts->power_cuts, facts->races,
+           facts->opens, facts->failed_opens, facts->kills, facts->shutdowns, facts->power_cuts, facts->races,
            facts->outages, facts->shortages);
     printf("# %" PRIu64 " operations undone by crashes, %" PRIu64 " commits, %" PRIu64
            " segments deleted, %" PRIu64

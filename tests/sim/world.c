@@ -16,6 +16,7 @@
 #define OPENING_KILL_PERMILLE 250
 #define OPENING_STEPS 900 /* fiber switches of an opening, about */
 #define SERVING_STEPS 1200
+#define SHUT_DOWN_PERMILLE 750
 #define TWIN_PERMILLE 300
 #define CLUSTERED 4                   /* times as many crashes */
 #define CLUSTERED_PERMILLE 600        /* of them come soon after the one before */
@@ -57,6 +58,8 @@ bool world_excuses(const struct server *server, int err)
     const struct mode *mode = world->mode;
     if (err == -VV_ERR_FENCED)
         return server->is_superseded;
+    if (err == -VV_ERR_SHUT_DOWN)
+        return server->is_down;
     /* What it reads may have been removed by who has taken over. */
     if ((err == -ENOENT || err == -EIO) && server->is_superseded)
         return true;
@@ -184,6 +187,7 @@ static void bury(struct world *world, struct server *server)
     if (server->is_buried)
         return;
     server->is_buried = true;
+    world->facts.shutdowns += server->is_down;
     if (server->stage != SERVER_ENDED)
         world->facts.kills++;
     else if (left > 0)
@@ -242,6 +246,10 @@ static void kill_soon(struct world *world, const struct server *server, uint64_t
  * True = leave this server alone, the next one is due. */
 static bool race(struct world *world, struct server *server)
 {
+    if (world->mode->is_shutting_down && rng_chance(&world->rng, SHUT_DOWN_PERMILLE)) {
+        server->is_down_due = true;
+        return false;
+    }
     if (!world->mode->is_racing || rng_chance(&world->rng, 250)) {
         kill_soon(world, server, 1 + rng_below(&world->rng, SERVING_STEPS));
         return false;
@@ -273,7 +281,7 @@ static void supervise(struct world *world, struct server *server)
     if (world->is_failed)
         return;
     bury(world, server);
-    if (!world->mode->is_racing && server->stage != SERVER_ENDED)
+    if (!world->mode->is_racing && (server->stage != SERVER_ENDED || server->is_down))
         cut_power(world);
     if (server->open_error >= 0)
         return;

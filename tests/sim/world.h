@@ -42,6 +42,7 @@ struct mode {
                               * on another one it goes on without what only the journal has */
     bool is_clustered;       /* CLUSTERED times as many crashes, most soon after another one, and
                               * many while opening */
+    bool is_shutting_down;   /* most crashes are vv_volume_shut_down: the process goes on for a while */
     bool is_lawless;         /* a server may fail for good without a crash (disk errors) */
     unsigned unsynced_permille; /* of the crashes that come between a name in the log and its
                                  * directory's sync */
@@ -81,6 +82,8 @@ struct server {
     bool is_reader;      /* the last one: only looks */
     bool is_buried;      /* its end has been looked at */
     bool has_ended_well; /* everything done, compared and closed */
+    bool is_down_due;    /* its next client shuts the volume down */
+    bool is_down;        /* ... and has: errors are right, and it ends after a few operations */
     unsigned clients_running;
     unsigned zombie_ops; /* done while superseded */
     struct era *era;     /* what its clients do; NULL before it serves */
@@ -110,7 +113,7 @@ struct world_facts {
     uint64_t fingerprint;
     uint64_t ops_by_kind[OP_KINDS];
     uint64_t ops, failed_ops, excused_ops; /* failed_ops: as the model says they must */
-    uint64_t kills, power_cuts, races, opens, failed_opens, outages, shortages;
+    uint64_t kills, shutdowns, power_cuts, races, opens, failed_opens, outages, shortages;
     uint64_t syncs, failed_syncs;
     uint64_t plan_rounds_max;
     uint64_t records_lost; /* operations that crashes undid */
