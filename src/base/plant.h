@@ -39,7 +39,12 @@ enum vv_plant {
     VV_PLANT_SWEEP_NEWER = 29,         /* volume: the orphan sweep takes ids of any epoch (16) */
     VV_PLANT_SWEEP_EARLY = 30,         /* volume: ... does not wait for what was replayed (16, 18) */
     VV_PLANT_SWEEP_NEVER = 31,         /* volume: ... does not happen (16) */
-    VV_PLANT_END = 32
+    VV_PLANT_REPACK_EARLY = 32,        /* volume: moves are judged before they are finalised (10) */
+    VV_PLANT_REPACK_OVER_LAYERS = 33,  /* volume: moves overrule what is not confirmed yet (10) */
+    VV_PLANT_REPACK_OVER_TOMBSTONES = 34, /* volume: moves bring back what is hidden (10) */
+    VV_PLANT_REPACK_NOT_REWRITTEN = 35,   /* volume: a moved frame's record says the old place */
+    VV_PLANT_REPACK_DELETES = 36,         /* volume: old segments go before moves are confirmed (14) */
+    VV_PLANT_END = 37
 };
 
 #ifdef VV_PLANTABLE

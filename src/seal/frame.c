@@ -137,3 +137,27 @@ ssize_t vv_frame_open(const struct vv_sealer *sealer, uint32_t index,
         TRY(open_compressed(sealer, &header, &message, tag, out));
     return header.plain_len;
 }
+
+ssize_t vv_frame_reseal(const struct vv_sealed_frame *from, const struct vv_origin *origin,
+                        const struct vv_sealer *to, uint32_t index, void *out, size_t capacity)
+{
+    struct frame_header header;
+    assert(to->is_writing);
+    TRY(decode_header(from->bytes, from->len, &header));
+    assert(capacity >= from->len);
+    uint8_t aad[AAD_LEN];
+    make_aad(&header, from->index, origin, aad);
+    const uint8_t *sealed = (const uint8_t *)from->bytes + VV_FRAME_HEADER_LEN;
+    struct vv_message message = {
+        .index = from->index,
+        .aad = {aad, sizeof(aad)},
+        .text = {sealed, from->len - VV_FRAME_OVERHEAD},
+    };
+    CLEANUP(vv_work_give_ptr) struct vv_work *work = vv_work_take();
+    uint8_t *text = vv_work_scratch(work, message.text.len);
+    if (!text)
+        return -ENOMEM;
+    TRY(vv_aead_open(from->sealer->cipher, &from->sealer->key, &message, sealed + message.text.len,
+                     text));
+    return seal_text(to, &header, index, origin, (struct vv_bytes){text, message.text.len}, out);
+}

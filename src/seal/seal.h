@@ -161,6 +161,20 @@ MUST_CHECK ssize_t vv_frame_open(const struct vv_sealer *sealer, uint32_t index,
                                  const struct vv_origin *origin, const void *frame,
                                  size_t frame_len, void *out, size_t capacity);
 
+/* A frame where it was sealed. */
+struct vv_sealed_frame {
+    const struct vv_sealer *sealer; /* its object's */
+    uint32_t index;
+    const void *bytes;
+    size_t len;
+};
+/* Seal a frame's content once more, for another object or place: authenticated and decrypted, and sealed as it is
+ * compressed, which it stays. `out` has room for from->len bytes, which is what it takes. Returns that.
+ * Errors as of vv_frame_open; the origin is the same in both. */
+MUST_CHECK ssize_t vv_frame_reseal(const struct vv_sealed_frame *from,
+                                   const struct vv_origin *origin, const struct vv_sealer *to,
+                                   uint32_t index, void *out, size_t capacity);
+
 /* ---- key slots: the object keys/<n> ----
  * Object header (kind KEYS, cipher and generation 0), then a list of slots, each holding all master
  * keys of the ring wrapped with XChaCha20-Poly1305 under the slot's key. The offset table is in

@@ -102,6 +102,17 @@ int vv_segment_add(struct vv_segment_builder *builder, const struct vv_origin *o
     return 0;
 }
 
+int vv_segment_add_sealed(struct vv_segment_builder *builder, const struct vv_origin *origin,
+                          const struct vv_sealed_frame *frame, struct vv_frame_loc *out_loc)
+{
+    assert(!builder->is_finished);
+    struct vv_frame_loc loc = {.segment = builder->id};
+    TRY(vv_run_add_sealed(&builder->run, builder->sealer, origin, frame, &loc));
+    loc.offset += VV_OBJECT_HEADER_LEN;
+    *out_loc = loc;
+    return 0;
+}
+
 size_t vv_segment_builder_bytes(const struct vv_segment_builder *builder)
 {
     return VV_OBJECT_HEADER_LEN + builder->run.bytes;

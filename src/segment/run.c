@@ -127,6 +127,27 @@ static ssize_t seal(struct vv_run *run, const struct vv_sealer *sealer,
     return len;
 }
 
+/* Room for one more frame of at most `bound` bytes; NULL when there is no memory. */
+static struct vv_chunk *reserve_frame(struct vv_run *run, size_t bound)
+{
+    if (reserve_directory(run, VV_DIRECTORY_ENTRY_MAX) < 0)
+        return NULL;
+    return reserve_growing(run, bound);
+}
+
+/* A frame of `len` bytes was sealed into the room of `chunk`. */
+static void take_frame(struct vv_run *run, struct vv_chunk *chunk, const struct vv_origin *origin,
+                       size_t len, size_t plain_len, struct vv_frame_loc *out_loc)
+{
+    add_entry(run, origin, len, plain_len);
+    out_loc->index = run->first_index + run->count;
+    out_loc->offset = (uint32_t)run->bytes;
+    out_loc->len = (uint32_t)len;
+    chunk->len += len;
+    run->bytes += len;
+    run->count++;
+}
+
 int vv_run_add(struct vv_run *run, const struct vv_sealer *sealer, const struct vv_origin *origin,
                const void *plain, size_t plain_len, struct vv_frame_loc *out_loc)
 {
@@ -135,19 +156,30 @@ int vv_run_add(struct vv_run *run, const struct vv_sealer *sealer, const struct 
     size_t bound = vv_frame_bound(plain_len);
     if (!has_room(run, 1, bound, VV_DIRECTORY_ENTRY_MAX))
         return -VV_ERR_LIMIT;
-    TRY(reserve_directory(run, VV_DIRECTORY_ENTRY_MAX));
-    struct vv_chunk *chunk = reserve_growing(run, bound);
+    struct vv_chunk *chunk = reserve_frame(run, bound);
     if (!chunk)
         return -ENOMEM;
     ssize_t len = seal(run, sealer, origin, (struct vv_bytes){plain, plain_len}, chunk);
     TRY(len);
-    add_entry(run, origin, (size_t)len, plain_len);
-    out_loc->index = run->first_index + run->count;
-    out_loc->offset = (uint32_t)run->bytes;
-    out_loc->len = (uint32_t)len;
-    chunk->len += (size_t)len;
-    run->bytes += (size_t)len;
-    run->count++;
+    take_frame(run, chunk, origin, (size_t)len, plain_len, out_loc);
+    return 0;
+}
+
+int vv_run_add_sealed(struct vv_run *run, const struct vv_sealer *sealer,
+                      const struct vv_origin *origin, const struct vv_sealed_frame *frame,
+                      struct vv_frame_loc *out_loc)
+{
+    ssize_t plain_len = vv_frame_plain_len(frame->bytes, frame->len);
+    TRY(plain_len);
+    if (!has_room(run, 1, frame->len, VV_DIRECTORY_ENTRY_MAX))
+        return -VV_ERR_LIMIT;
+    struct vv_chunk *chunk = reserve_frame(run, frame->len);
+    if (!chunk)
+        return -ENOMEM;
+    ssize_t len = vv_frame_reseal(frame, origin, sealer, run->first_index + run->count,
+                                  chunk->bytes + chunk->len, chunk->capacity - chunk->len);
+    TRY(len);
+    take_frame(run, chunk, origin, (size_t)len, (size_t)plain_len, out_loc);
     return 0;
 }
 

@@ -51,6 +51,10 @@ struct vv_chunk *vv_run_reserve(struct vv_run *run, size_t len, size_t min_len);
 MUST_CHECK int vv_run_add(struct vv_run *run, const struct vv_sealer *sealer,
                           const struct vv_origin *origin, const void *plain, size_t plain_len,
                           struct vv_frame_loc *out_loc);
+/* As vv_run_add, of a frame that is sealed in another object. Also errors of vv_frame_reseal. */
+MUST_CHECK int vv_run_add_sealed(struct vv_run *run, const struct vv_sealer *sealer,
+                                 const struct vv_origin *origin,
+                                 const struct vv_sealed_frame *frame, struct vv_frame_loc *out_loc);
 /* Move the frames of `from` to the end of `run`; from is empty afterwards and continues behind
  * them. -ENOMEM, -VV_ERR_LIMIT, then nothing has changed. */
 MUST_CHECK int vv_run_append(struct vv_run *run, struct vv_run *from);

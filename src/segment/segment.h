@@ -94,6 +94,12 @@ size_t vv_segment_bound(size_t bytes, size_t count);
  * builder is unchanged). */
 MUST_CHECK int vv_segment_add(struct vv_segment_builder *builder, const struct vv_origin *origin,
                               const void *plain, size_t plain_len, struct vv_frame_loc *out_loc);
+/* As vv_segment_add, of a frame that another segment holds, with the same origin: it is opened and sealed again, and
+ * stays compressed as it is. Also errors of vv_frame_reseal; the builder is unchanged then. */
+MUST_CHECK int vv_segment_add_sealed(struct vv_segment_builder *builder,
+                                     const struct vv_origin *origin,
+                                     const struct vv_sealed_frame *frame,
+                                     struct vv_frame_loc *out_loc);
 /* Bytes so far, without directory and footer; and frames so far. */
 size_t vv_segment_builder_bytes(const struct vv_segment_builder *builder);
 uint32_t vv_segment_builder_count(const struct vv_segment_builder *builder);

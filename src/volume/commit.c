@@ -109,6 +109,7 @@ void vv_volume_wake_all(struct vv_volume *volume)
     vv_waitq_wake_all(&volume->durable);
     vv_waitq_wake_all(&volume->room);
     vv_waitq_wake_all(&volume->uploads);
+    vv_waitq_wake_all(&volume->repack.work);
     vv_waitq_wake_all(&volume->fenced);
 }
 

@@ -6,7 +6,7 @@
 
 #include "base/log.h"
 #include "base/plant.h"
-#include "volume/unit_impl.h"
+#include "volume/repack_impl.h"
 
 static int fetch_records(struct unit *unit)
 {
@@ -28,8 +28,8 @@ static int fetch_records(struct unit *unit)
 }
 
 /* The record as it stands: 1, 0 = none, or an error. */
-static int get_record(struct vv_volume *volume, uint64_t data_id, uint64_t index,
-                      struct vv_extent_record *out)
+int vv_unit_record(struct vv_volume *volume, uint64_t data_id, uint64_t index,
+                   struct vv_extent_record *out)
 {
     uint8_t key[VV_VOLUME_KEY_MAX];
     struct vv_bytes bytes = {key, vv_key_extent(key, data_id, index)};
@@ -168,7 +168,7 @@ static int fold_all(struct unit *unit)
         struct vv_extent_record old;
         if (extent->is_folded || extent->piece_count == 0)
             continue;
-        err = get_record(unit->volume, extent->data_id, extent->index, &old);
+        err = vv_unit_record(unit->volume, extent->data_id, extent->index, &old);
         if (err < 0)
             break;
         const struct vv_extent_record *base = err > 0 ? &old : NULL;
@@ -181,7 +181,7 @@ static int fold_all(struct unit *unit)
     return err < 0 ? err : 0;
 }
 
-static int sum_add(struct unit *unit, const struct vv_segment_id *id, int64_t total, int64_t live)
+int vv_unit_sum(struct unit *unit, const struct vv_segment_id *id, int64_t total, int64_t live)
 {
     for (size_t i = unit->sum_count; i-- > 0 && i + 32 > unit->sum_count;) {
         if (vv_segment_id_equal(&unit->sums[i].id, id)) {
@@ -212,7 +212,7 @@ static int sum_pieces(struct unit *unit, const struct vv_extent_record *record, 
     for (unsigned i = 0; i < record->count; i++) {
         const struct vv_piece *piece = &record->pieces[i];
         if (!piece->is_zero)
-            TRY(sum_add(unit, &piece->loc.segment, 0, sign * (int64_t)piece->loc.len));
+            TRY(vv_unit_sum(unit, &piece->loc.segment, 0, sign * (int64_t)piece->loc.len));
     }
     return 0;
 }
@@ -220,7 +220,7 @@ static int sum_pieces(struct unit *unit, const struct vv_extent_record *record, 
 static int plan_extent(struct unit *unit, struct unit_extent *extent, struct joined *joined)
 {
     struct vv_extent_record old;
-    int found = get_record(unit->volume, extent->data_id, extent->index, &old);
+    int found = vv_unit_record(unit->volume, extent->data_id, extent->index, &old);
     TRY(found);
     const struct vv_extent_record *base = found > 0 ? &old : NULL;
     if (base != NULL && (extent->is_folded || old.commit < hidden_for(unit, extent)))
@@ -241,7 +241,7 @@ static int plan_extent(struct unit *unit, struct unit_extent *extent, struct joi
     return sum_pieces(unit, &extent->result, 1);
 }
 
-static bool is_extent_of(const struct unit *unit, uint64_t data_id, uint64_t index)
+bool vv_unit_has_extent(const struct unit *unit, uint64_t data_id, uint64_t index)
 {
     size_t low = 0;
     size_t high = unit->extent_count;
@@ -264,10 +264,10 @@ static int plan(struct unit *unit, struct joined *joined)
     struct vv_volume *volume = unit->volume;
     unit->sum_count = 0;
     size_t bytes = vv_segment_builder_bytes(unit->builder) - VV_OBJECT_HEADER_LEN;
-    TRY(sum_add(unit, &unit->id, (int64_t)bytes, 0));
+    TRY(vv_unit_sum(unit, &unit->id, (int64_t)bytes, 0));
     vv_list_each (node, &volume->new_segments) {
         const struct vv_new_segment *segment = vv_list_entry(node, struct vv_new_segment, node);
-        TRY(sum_add(unit, &segment->id, (int64_t)segment->bytes, 0));
+        TRY(vv_unit_sum(unit, &segment->id, (int64_t)segment->bytes, 0));
     }
     size_t room = 0;
     for (size_t i = 0; i < unit->extent_count; i++) {
@@ -279,7 +279,7 @@ static int plan(struct unit *unit, struct joined *joined)
     }
     for (size_t i = 0; i < unit->reclaimed_count; i++) {
         const struct reclaimed *gone = &unit->reclaimed[i];
-        if (!is_extent_of(unit, gone->data_id, gone->index))
+        if (!vv_unit_has_extent(unit, gone->data_id, gone->index))
             TRY(sum_pieces(unit, &gone->record, -1));
     }
     size_t done = 0;
@@ -287,9 +287,12 @@ static int plan(struct unit *unit, struct joined *joined)
         done++;
     vv_list_each (node, &unit->done_drops)
         done += 2;
+    size_t moved_records = 0;
+    size_t moved_room = 0;
+    TRY(vv_moves_plan(unit, &moved_records, &moved_room));
     size_t records = 2 * unit->extent_count + 2 * unit->reclaimed_count + unit->sum_count + done;
     room += (records - unit->extent_count) * (VV_VOLUME_KEY_MAX + 24);
-    return vv_lsm_reserve(volume->lsm, records, room);
+    return vv_lsm_reserve(volume->lsm, records + moved_records, room + moved_room);
 }
 
 static void write_extents(struct unit *unit)
@@ -316,7 +319,7 @@ static void write_reclaimed(struct unit *unit)
     struct vv_volume *volume = unit->volume;
     for (size_t i = 0; i < unit->reclaimed_count; i++) {
         const struct reclaimed *gone = &unit->reclaimed[i];
-        if (is_extent_of(unit, gone->data_id, gone->index))
+        if (vv_unit_has_extent(unit, gone->data_id, gone->index))
             continue;
         uint8_t key[VV_VOLUME_KEY_MAX];
         struct vv_bytes bytes = {key, vv_key_extent(key, gone->data_id, gone->index)};
@@ -345,6 +348,7 @@ static void write_reclaimed(struct unit *unit)
 static void write_sums(struct unit *unit)
 {
     struct vv_volume *volume = unit->volume;
+    uint64_t dead = 0;
     for (size_t i = 0; i < unit->sum_count; i++) {
         const struct segment_sum *sum = &unit->sums[i];
         uint8_t key[VV_VOLUME_KEY_MAX];
@@ -353,11 +357,15 @@ static void write_sums(struct unit *unit)
         if (sum->live <= 0 || vv_planted(VV_PLANT_DELETE_LOG_DATA))
             vv_candidate_add(volume, &sum->id, unit->last);
         if (sum->live < 0)
-            volume->dead_bytes += (uint64_t)-sum->live;
+            dead += (uint64_t)-sum->live;
         volume->stats.live_bytes += (uint64_t)sum->live;
         volume->stats.total_bytes += (uint64_t)sum->total;
         volume->stats.segments += sum->total > 0;
+        if (unit->moves == NULL || !vv_segment_id_equal(&sum->id, &unit->moves->id))
+            vv_repack_note_segment(volume, sum->total);
     }
+    volume->dead_bytes += dead;
+    vv_repack_note_dead(volume, dead < unit->moved_bytes ? 0 : dead - unit->moved_bytes);
     while (!vv_list_is_empty(&volume->new_segments)) {
         struct vv_new_segment *segment =
             vv_list_first(&volume->new_segments, struct vv_new_segment, node);
@@ -396,6 +404,7 @@ static int prepare(struct unit *unit, struct joined *joined)
     vv_lsm_pins_done(&unit->pins);
     vv_lsm_pins_init(&unit->pins);
     TRY(fetch_records(unit));
+    vv_moves_fetch(unit);
     TRY(fold_all(unit));
     return plan(unit, joined);
 }
@@ -406,6 +415,7 @@ int vv_unit_finalise(struct unit *unit)
     struct joined *joined = NULL;
     int err = -ENOMEM;
     int reported = 0;
+    vv_moves_take(unit);
     while (err < 0) {
         if (joined == NULL)
             joined = vv_alloc(sizeof *joined);
@@ -438,6 +448,7 @@ int vv_unit_finalise(struct unit *unit)
     }
     write_extents(unit);
     write_reclaimed(unit);
+    vv_moves_write(unit);
     write_sums(unit);
     settle_dirty_bytes(unit);
     volume->finalised_commit = unit->last;

@@ -308,7 +308,7 @@ static int wait_for_room(struct vv_volume *volume)
 
 /* What writers leave free of a bounded store, so that deleting, flushing, sending what is dirty and the journal's
  * next file always have room. */
-static uint64_t store_reserve(const struct vv_volume *volume)
+uint64_t vv_store_reserve(const struct vv_volume *volume)
 {
     uint64_t reserve = volume->store_total / 100;
     if (reserve < STORE_RESERVE_MIN)
@@ -322,7 +322,7 @@ static bool is_store_full(const struct vv_volume *volume, size_t bytes)
 {
     return volume->store_free != UINT64_MAX &&
            volume->store_free <
-               store_reserve(volume) + volume->dirty_budget.used + volume->mem_budget.used + bytes;
+               vv_store_reserve(volume) + volume->dirty_budget.used + volume->mem_budget.used + bytes;
 }
 
 /* Is something on its way to being deleted, or waiting for that? */

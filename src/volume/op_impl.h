@@ -60,6 +60,8 @@ struct vv_op {
     uint64_t fold_data_id, fold_index;
 };
 
+/* What writers leave free of a bounded store (op.c). */
+uint64_t vv_store_reserve(const struct vv_volume *volume);
 void vv_op_init(struct vv_op *op, struct vv_volume *volume);
 void vv_op_done(struct vv_op *op);
 /* Forget the round before. */

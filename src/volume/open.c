@@ -4,6 +4,7 @@
 
 #include "base/log.h"
 #include "base/plant.h"
+#include "volume/repack_impl.h"
 #include "volume/sweep_impl.h"
 
 #define MEMORY_MIN (16ull << 20)
@@ -364,6 +365,7 @@ int vv_volume_open(const struct vv_volume_options *options, struct vv_volume **o
     volume->store_total = UINT64_MAX;
     share_memory(volume, options);
     init_queues(volume);
+    vv_repack_init(volume, &options->repack);
     int err = open_parts(volume, options);
     if (err < 0) {
         tear_down(volume);
@@ -382,6 +384,7 @@ int vv_volume_close(struct vv_volume *volume)
         return 0;
     int err = 0;
     volume->is_closing = true;
+    vv_waitq_wake_all(&volume->repack.work);
     if (volume->is_shut_down) {
         err = -VV_ERR_SHUT_DOWN;
     } else if (!volume->is_read_only) {

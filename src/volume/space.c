@@ -6,7 +6,7 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/plant.h"
-#include "volume/unit_impl.h"
+#include "volume/repack_impl.h"
 
 #define SWEEP_MAX 256           /* segments deleted by one pass */
 #define SWEEP_PARALLEL 16
@@ -335,8 +335,8 @@ static int is_referenced(struct vv_volume *volume, const struct vv_segment_id *i
     return 0;
 }
 
-static int read_directory(struct vv_volume *volume, const struct vv_segment_id *id,
-                          struct vv_segment_entry **out_entries, uint32_t *out_count)
+int vv_segment_directory(struct vv_volume *volume, const struct vv_segment_id *id,
+                         struct vv_segment_entry **out_entries, uint32_t *out_count)
 {
     char name[VV_STORE_NAME_MAX + 1];
     uint8_t tail[VV_SEGMENT_FOOTER_LEN];
@@ -374,7 +374,7 @@ static int check_directory(struct vv_volume *volume, const struct vv_segment_id 
 {
     struct vv_segment_entry *entries = NULL;
     uint32_t count = 0;
-    int err = read_directory(volume, id, &entries, &count);
+    int err = vv_segment_directory(volume, id, &entries, &count);
     if (err == -ENOENT)
         return 0;
     for (uint32_t i = 0; i < count && err == 0; i++)
@@ -389,9 +389,9 @@ static int check_directory(struct vv_volume *volume, const struct vv_segment_id 
     return err;
 }
 
-/* Is the log object below its epoch's replay point, or of an epoch no longer live (14)? */
-static bool is_behind_replay(const struct vv_manifest *manifest, const struct vv_segment_id *id)
+bool vv_space_is_behind_replay(const struct vv_volume *volume, const struct vv_segment_id *id)
 {
+    const struct vv_manifest *manifest = vv_log_manifest(volume->log);
     for (size_t i = 0; i < manifest->epoch_count; i++) {
         if (manifest->epochs[i].epoch == id->epoch)
             return id->counter < manifest->epochs[i].replay_seq;
@@ -417,7 +417,7 @@ static bool is_deletable(const struct vv_volume *volume, const struct vv_candida
     if (manifest->pin_count > 0 || candidate->id.volume != 0 ||
         vv_segref_is_held(volume, &candidate->id))
         return false;
-    return candidate->id.kind != VV_SEGMENT_LOG || is_behind_replay(manifest, &candidate->id);
+    return candidate->id.kind != VV_SEGMENT_LOG || vv_space_is_behind_replay(volume, &candidate->id);
 }
 
 /* 1 = the object is gone. */
@@ -571,6 +571,8 @@ void vv_space_fiber(void *arg)
                     vv_err_text(more));
         volume->is_sweep_due |= more > 0;
         volume->is_sweeping = false;
+        if (!volume->is_sweep_due)
+            vv_repack_start(volume);
         vv_waitq_wake_all(&volume->idle);
     }
     vv_volume_fiber_ended(volume);
@@ -652,6 +654,7 @@ static int load_segment(struct vv_volume *volume, struct vv_bytes key, struct vv
     volume->stats.total_bytes += (uint64_t)total;
     volume->stats.live_bytes += (uint64_t)live;
     volume->stats.segments += total > 0;
+    vv_repack_note_segment(volume, total);
     if (live == 0)
         vv_candidate_add(volume, &id, volume->open->number - 1);
     return 0;

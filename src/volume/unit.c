@@ -1,5 +1,5 @@
 /* Units: runs of frozen commits on their way to the bucket as one log object each. */
-#include "volume/unit_impl.h"
+#include "volume/repack_impl.h"
 
 #include <assert.h>
 #include <string.h>
@@ -10,6 +10,7 @@
 static void unit_free(struct unit *unit)
 {
     vv_unit_reclaims_undo(unit);
+    vv_moves_settle(unit);
     vv_segment_builder_free(unit->builder);
     for (size_t i = 0; i < unit->extent_count; i++)
         vv_free(unit->extents[i].pieces);
@@ -119,6 +120,7 @@ static void confirmed(struct unit *unit, struct vv_tail_entry *entry)
 {
     struct vv_volume *volume = unit->volume;
     volume->bucket_commit = unit->last;
+    unit->is_confirmed = true;
     cache_frames(unit);
     vv_unit_reclaims_confirmed(unit);
     vv_commit_free_through(volume, unit->last);

@@ -59,6 +59,11 @@ struct unit {
     struct vv_writer batch;
     size_t put_bytes; /* of the log object */
     struct vv_lsm_pins pins;
+
+    struct vv_moves *moves;  /* of repacking (repack_impl.h), or NULL */
+    uint64_t moved_bytes;    /* result: what they debit and credit */
+    bool is_refusing_moves;  /* their records cannot be read */
+    bool is_confirmed;
 };
 
 /* The commit behind `commit` in the unit, NULL after the last. */
@@ -73,6 +78,14 @@ static inline struct vv_commit *vv_unit_next(const struct unit *unit, const stru
 MUST_CHECK int vv_unit_compose(struct unit *unit);
 /* finalise.c: with the turn: prefetch, fold, reclaim, write records, encode the batch. Suspends, but for its last step. */
 MUST_CHECK int vv_unit_finalise(struct unit *unit);
+/* ... its parts that moves.c has a share in; with the turn. Add to what is written of a segment. -ENOMEM. */
+MUST_CHECK int vv_unit_sum(struct unit *unit, const struct vv_segment_id *id, int64_t total,
+                           int64_t live);
+/* An extent record as it stands: 1, 0 = none, -VV_ERR_MISS, or an error. */
+MUST_CHECK int vv_unit_record(struct vv_volume *volume, uint64_t data_id, uint64_t index,
+                              struct vv_extent_record *out);
+/* Does the unit itself change it? */
+bool vv_unit_has_extent(const struct unit *unit, uint64_t data_id, uint64_t index);
 /* space.c: choose what to reclaim and read its records. Suspends. */
 MUST_CHECK int vv_unit_gather_reclaims(struct unit *unit);
 void vv_unit_reclaims_confirmed(struct unit *unit);

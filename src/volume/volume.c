@@ -44,10 +44,12 @@ static int wait_reclaims(struct vv_volume *volume)
 static int wait_sweep(struct vv_volume *volume)
 {
     while (volume->is_sweep_due || volume->is_sweeping || volume->is_sweeping_orphans ||
-           volume->is_compacting ||
+           volume->is_compacting || volume->repack.is_running ||
            vv_lsm_compaction_score(volume->lsm) >= 1000) {
         if (volume->is_fenced)
             return vv_volume_end_error(volume);
+        if (volume->repack.is_running && volume->store_error < 0 && volume->store_error_tries > 2)
+            return volume->store_error;
         vv_waitq_wake_all(&volume->space_work);
         vv_waitq_wake_all(&volume->compact_work);
         vv_waitq_wait(&volume->idle, vv_rt_now_ns() + 10 * VV_NS_PER_MS);
@@ -141,6 +143,7 @@ void vv_volume_stats(const struct vv_volume *volume, struct vv_volume_stats *out
     out_stats->store_error = volume->store_error;
     out_stats->is_fenced = vv_volume_is_fenced(volume);
     out_stats->is_shut_down = volume->is_shut_down;
+    out_stats->is_repacking = volume->repack.is_running;
     vv_lsm_stats(volume->lsm, &out_stats->lsm);
 }
 

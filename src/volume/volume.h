@@ -53,6 +53,15 @@ enum vv_durability { VV_DURABILITY_BUCKET, VV_DURABILITY_JOURNAL };
 
 struct vv_volume;
 
+/* When sparse and tiny segments are put together into new ones (src/volume/repack_impl.h). 0 = the default. */
+struct vv_repack_options {
+    bool is_off;
+    uint64_t waste_bytes;   /* dead bytes in segments that are in use: not below so many (64 MiB), ... */
+    unsigned waste_percent; /* ... and not below so much of the live bytes (25) */
+    unsigned live_percent;  /* a segment is sparse with at most so much of it live (60) */
+    unsigned tiny_count;    /* tiny segments, before they are put together (1024) */
+};
+
 struct vv_log_seen;
 struct vv_volume_options {
     struct vv_store *store;       /* borrowed; outlives the volume */
@@ -70,6 +79,7 @@ struct vv_volume_options {
     uint64_t journal_file_bytes;  /* 0 = default; tests */
     uint64_t segment_bytes;       /* target of data segments; 0 = by memory, at most 16 MiB */
     const struct vv_seal_settings *settings; /* NULL = as the manifest says */
+    struct vv_repack_options repack;
 };
 
 /* Suspends. Errors of vv_log_open, vv_journal_open, store errors, -ENOMEM. */
@@ -200,6 +210,9 @@ struct vv_volume_stats {
     uint64_t ops, plan_rounds, plan_rounds_max, plan_restarts;
     uint64_t commits, log_bytes, data_bytes, journal_bytes; /* written since opening */
     uint64_t segments_deleted;
+    /* Repacking: segments that it emptied; frames that it moved, and those that had changed meanwhile; bytes that it wrote. */
+    uint64_t repacked_segments, repacked_frames, repack_refused, repacked_bytes;
+    bool is_repacking;
     uint64_t fresh_extents; /* written whole into memory that lay ready */
     uint64_t leftovers_deleted, leftover_bytes_deleted; /* what servers left that ended early */
     uint64_t store_free, store_total;    /* UINT64_MAX = unbounded */

@@ -191,6 +191,17 @@ struct vv_tail_entry {
     uint64_t bytes;
 };
 
+/* Repacking (repack_impl.h). */
+struct vv_moves;
+struct vv_repack {
+    struct vv_repack_options options; /* with the defaults in place */
+    bool is_running;
+    struct vv_moves *waiting; /* for a unit that takes them along */
+    struct vv_waitq work;     /* a pass waits for its unit, or its flush */
+    uint64_t dead_news;       /* bytes that died since a pass looked; UINT64_MAX = it is worth looking in any case */
+    uint64_t tiny_news;       /* tiny segments that came since; the same */
+};
+
 struct vv_volume {
     struct vv_store *store;
     const struct vv_keyring *ring;
@@ -289,6 +300,7 @@ struct vv_volume {
     uint64_t journal_file_bytes; /* what the journal's next file takes of it */
     uint64_t journal_held;       /* bytes of its files that store_free knows of */
     uint64_t dead_bytes; /* debited since the memtables were last rotated */
+    struct vv_repack repack;
     struct vv_volume_stats stats;
 };
 
@@ -344,6 +356,11 @@ MUST_CHECK int vv_segref_hold(struct vv_volume *volume, const struct vv_segment_
 struct vv_segref *vv_segref_find(const struct vv_volume *volume, const struct vv_segment_id *id);
 /* After the journal was replayed: segments that only it knew get their records with the next unit. Suspends. */
 MUST_CHECK int vv_space_adopt(struct vv_volume *volume);
+/* The entries of a segment's directory. The caller frees *out_entries. Suspends. Store errors, -VV_ERR_FORMAT, -VV_ERR_AUTH, ... */
+MUST_CHECK int vv_segment_directory(struct vv_volume *volume, const struct vv_segment_id *id,
+                                    struct vv_segment_entry **out_entries, uint32_t *out_count);
+/* Is the log object below its epoch's replay point in the last confirmed manifest, or of an epoch no longer live (14)? */
+bool vv_space_is_behind_replay(const struct vv_volume *volume, const struct vv_segment_id *id);
 void vv_segref_release(struct vv_volume *volume, const struct vv_segment_id *id);
 bool vv_segref_is_held(const struct vv_volume *volume, const struct vv_segment_id *id);
 void vv_candidate_add(struct vv_volume *volume, const struct vv_segment_id *id, uint64_t commit);

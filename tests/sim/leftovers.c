@@ -17,6 +17,7 @@
 struct known_segment {
     struct vv_segment_id id;
     int64_t live;
+    int64_t counted; /* bytes of its frames that extent records name */
     bool is_there;
 };
 
@@ -84,6 +85,59 @@ static int compare_segments(const void *a, const void *b)
     return x->counter < y->counter ? -1 : x->counter > y->counter;
 }
 
+static struct known_segment *find_segment(struct check *check, const struct vv_segment_id *id)
+{
+    struct known_segment wanted = {.id = *id};
+    if (check->segment_count == 0)
+        return NULL;
+    return bsearch(&wanted, check->segments, check->segment_count, sizeof(*check->segments),
+                   compare_segments);
+}
+
+static int count_extent(struct check *check, struct vv_bytes value)
+{
+    struct vv_extent_record record;
+    TRY(vv_extent_decode(value, &record));
+    for (unsigned i = 0; i < record.count; i++) {
+        const struct vv_piece *piece = &record.pieces[i];
+        struct known_segment *known = piece->is_zero ? NULL : find_segment(check, &piece->loc.segment);
+        if (known)
+            known->counted += piece->loc.len;
+        else if (!piece->is_zero)
+            world_fail(check->server->world, "at the end an extent names a segment without a record");
+    }
+    return 0;
+}
+
+/* Every sum must add up. */
+static int count_live(struct check *check)
+{
+    static const uint8_t lower[] = {VV_TABLE_EXTENT};
+    static const uint8_t upper[] = {VV_TABLE_EXTENT + 1};
+    struct vv_lsm_iter *iter;
+    struct vv_bytes key;
+    struct vv_bytes value;
+    TRY(vv_volume_scan(check->server->volume, (struct vv_bytes){lower, 1},
+                       (struct vv_bytes){upper, 1}, &iter));
+    int found;
+    while ((found = vv_lsm_iter_next(iter, &key, &value)) > 0) {
+        found = count_extent(check, value);
+        if (found < 0)
+            break;
+    }
+    vv_lsm_iter_close(iter);
+    for (size_t i = 0; i < check->segment_count && found >= 0; i++) {
+        const struct known_segment *known = &check->segments[i];
+        char name[VV_STORE_NAME_MAX + 1];
+        vv_segment_name(&known->id, name, sizeof(name));
+        if (known->counted != known->live)
+            world_fail(check->server->world,
+                       "at the end %s has %" PRId64 " live bytes, and extents name %" PRId64, name,
+                       known->live, known->counted);
+    }
+    return found;
+}
+
 static int read_manifest(struct check *check, const char *name)
 {
     struct server *server = check->server;
@@ -120,10 +174,7 @@ static bool is_known_segment(struct check *check, const struct vv_store_entry *e
         return false;
     if (wanted.id.kind == VV_SEGMENT_LOG && entry->size <= VV_OBJECT_HEADER_LEN)
         return true; /* a fence */
-    struct known_segment *known =
-        check->segment_count == 0 ? NULL
-                                  : bsearch(&wanted, check->segments, check->segment_count,
-                                            sizeof(*check->segments), compare_segments);
+    struct known_segment *known = find_segment(check, &wanted.id);
     if (known)
         known->is_there = true;
     /* Its own log may grow by a commit that forgets what was deleted, at any time. */
@@ -203,6 +254,7 @@ static int run(struct check *check)
     TRY(list_all(check, "manifest/", NULL, newest));
     TRY(read_manifest(check, newest));
     TRY(read_segments(check));
+    TRY(count_live(check));
     check->is_table_there = checked(calloc(check->manifest.table_count + 1, sizeof(bool)));
     for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)
         TRY(list_all(check, prefixes[i], look_at, NULL));

@@ -100,6 +100,7 @@ static int open_with_journal(struct server *server, const char *journal_path)
         .sync_timeout_ns = SYNC_TIMEOUT_NS,
         .journal_file_bytes = 4 << 20,
         .segment_bytes = world->segment_bytes,
+        .repack = world->repack,
     };
     struct vv_log_seen seen = {0};
     if (mode->is_late)
@@ -205,6 +206,18 @@ static int open_all(struct server *server)
 
 /* ---- closing ---- */
 
+void server_note_repacking(struct server *server)
+{
+    struct vv_volume_stats stats;
+    if (!server->volume)
+        return;
+    vv_volume_stats(server->volume, &stats);
+    server->repacked_segments = stats.repacked_segments;
+    server->repacked_frames = stats.repacked_frames;
+    server->repack_refused = stats.repack_refused;
+    server->is_repacking = stats.is_repacking;
+}
+
 static void note_stats(struct server *server)
 {
     struct vv_volume_stats stats;
@@ -234,7 +247,10 @@ static int close_all(struct server *server)
         note_stats(server);
     if (server->fs)
         vv_fs_close(server->fs);
-    int err = server->volume ? vv_volume_close(server->volume) : 0;
+    struct vv_volume *volume = server->volume;
+    server_note_repacking(server);
+    server->volume = NULL;
+    int err = volume ? vv_volume_close(volume) : 0;
     server->fault = NULL;
     vv_store_close(server->store);
     vv_disk_close(server->cache);

@@ -215,6 +215,10 @@ static void print_facts(const struct world_facts *facts, unsigned failed)
            facts->leftovers_deleted, facts->removals, facts->references,
            facts->replies, facts->plan_rounds_max,
            failed);
+    printf("# repacked: %" PRIu64 " segments emptied, %" PRIu64 " frames moved, %" PRIu64
+           " refused, %" PRIu64 " kills while at it\n",
+           facts->repacked_segments, facts->repacked_frames, facts->repack_refused,
+           facts->repack_kills);
     for (int i = 0; i < OP_KINDS && settings.is_telling; i++)
         printf("#   %-12s %" PRIu64 "\n", op_kind_name(i), facts->ops_by_kind[i]);
 }

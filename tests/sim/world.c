@@ -188,6 +188,10 @@ static void bury(struct world *world, struct server *server)
         return;
     server->is_buried = true;
     world->facts.shutdowns += server->is_down;
+    world->facts.repacked_segments += server->repacked_segments;
+    world->facts.repacked_frames += server->repacked_frames;
+    world->facts.repack_refused += server->repack_refused;
+    world->facts.repack_kills += server->stage != SERVER_ENDED && server->is_repacking;
     if (server->stage != SERVER_ENDED)
         world->facts.kills++;
     else if (left > 0)
@@ -268,6 +272,7 @@ static bool race(struct world *world, struct server *server)
 static void supervise(struct world *world, struct server *server)
 {
     while (!world->is_failed && vv_sim_process_is_alive(server->process)) {
+        server_note_repacking(server);
         vv_rt_sleep_ns(POLL_NS);
         weather(world);
         /* Not of one that finishes: what it does then must succeed. */
@@ -444,6 +449,22 @@ static void draw_turns(struct world *world)
     qsort(world->turns, world->turn_count, sizeof(*world->turns), by_number);
 }
 
+/* When repacking begins: nearly always much sooner than in the product, for worlds are small. */
+static void draw_repack(struct world *world)
+{
+    static const uint64_t wastes[4] = {1, 4096, 32 << 10, 128 << 10};
+    static const unsigned percents[3] = {1, 10, 50};
+    static const unsigned lives[3] = {60, 90, 99};
+    static const unsigned tinies[4] = {2, 8, 40, 1000};
+    struct rng rng = {world->options.seed ^ 0x94d049bb133111ebull};
+    if (rng_chance(&rng, 100))
+        return;
+    world->repack.waste_bytes = wastes[rng_below(&rng, 4)];
+    world->repack.waste_percent = percents[rng_below(&rng, 3)];
+    world->repack.live_percent = lives[rng_below(&rng, 3)];
+    world->repack.tiny_count = tinies[rng_below(&rng, 4)];
+}
+
 /* All that the seed decides before anything runs. */
 static void draw_world(struct world *world)
 {
@@ -469,6 +490,7 @@ static void draw_world(struct world *world)
         world->settings.compression = VV_COMPRESSION_LZ4;
     }
     world->plan = world->mode->plan;
+    draw_repack(world);
     draw_turns(world);
     for (unsigned i = 0; i < world->owner_count; i++) {
         struct generator *generator = &world->generators[i];

@@ -91,6 +91,9 @@ struct server {
     bool is_resting;        /* its clients do nothing, for it settles */
     bool is_silent;         /* ... and never will again */
     unsigned clients_going; /* between two rests */
+    /* What it had repacked when it was last looked at, and whether it was at it. */
+    uint64_t repacked_segments, repacked_frames, repack_refused;
+    bool is_repacking;
     struct vv_store *store, *fault;
     struct vv_disk *cache;
     struct vv_volume *volume;
@@ -120,6 +123,8 @@ struct world_facts {
     uint64_t replies;      /* kept, found by a later server or at the end */
     uint64_t commits, segments_deleted;
     uint64_t leftovers_deleted; /* by sweeps for orphans */
+    uint64_t repacked_segments, repacked_frames, repack_refused; /* emptied; moved; changed meanwhile */
+    uint64_t repack_kills; /* of servers that were repacking */
     uint64_t removals;   /* of segments, with what the manifest said */
     uint64_t references; /* from log objects to data segments, looked at */
 };
@@ -139,6 +144,7 @@ struct world {
     uint8_t *keys;
     size_t keys_len;
     struct vv_seal_settings settings;
+    struct vv_repack_options repack;
     bool is_created;
     bool has_ballast; /* durably */
     struct vv_store_fault_plan plan; /* now */
@@ -193,6 +199,8 @@ void world_calm(struct world *world);
 /* The faults of now for all stores. */
 void world_apply_plan(struct world *world);
 
+/* Look at what a server that is alive has repacked. */
+void server_note_repacking(struct server *server);
 /* The main fiber of a server's process. */
 void server_main(void *server);
 /* The main fiber of a client. */
