@@ -32,7 +32,7 @@ static bool is_disturbed(struct unit *unit, const struct vv_origin *origin,
     bool has_layers = extent != NULL && !vv_list_is_empty(&extent->layers);
     bool is_changed = has_layers || vv_unit_has_extent(unit, origin->data_id, origin->extent);
     bool is_hidden = record->commit < vv_hidden_commit(data, origin->extent, UINT64_MAX);
-    if (vv_planted(VV_PLANT_REPACK_OVER_LAYERS))
+    if (vv_planted(VV_PLANT_REPACK_OVER_LAYERS) || vv_planted(VV_PLANT_REPACK_EARLY))
         is_changed = false;
     if (vv_planted(VV_PLANT_REPACK_OVER_TOMBSTONES))
         is_hidden = false;
@@ -115,19 +115,41 @@ static void refuse_all(struct vv_moves *moves)
         moves->moves[i].is_accepted = false;
 }
 
-/* A planted bug: what a record will say is decided when the moves are handed over. */
-static bool is_judged_early(struct vv_volume *volume, struct vv_moves *moves)
+/* Write what judge_all found, as records of that commit. */
+static void write_results(struct vv_volume *volume, const struct vv_moves *moves, uint64_t commit)
+{
+    struct vv_cursor results = vv_cursor_of(moves->results.ptr, moves->results.len);
+    for (size_t i = 0; i < moves->count; i = group_end(moves, i)) {
+        const struct vv_move *first = &moves->moves[i];
+        if (!is_any_accepted(first, group_end(moves, i) - i))
+            continue;
+        uint8_t key[VV_VOLUME_KEY_MAX];
+        struct vv_bytes bytes = {
+            key, vv_key_extent(key, first->origin.data_id, first->origin.extent)};
+        struct vv_bytes value = vv_cursor_string(&results, VV_EXTENT_RECORD_MAX);
+        if (!vv_planted(VV_PLANT_REPACK_NOT_REWRITTEN))
+            vv_lsm_put(volume->lsm, commit, bytes, value);
+    }
+    assert(vv_cursor_end(&results) == 0);
+}
+
+/* A planted bug: moves are judged and written when they are handed over, as changes of the open commit. */
+static void write_early(struct vv_volume *volume, struct vv_moves *moves)
 {
     struct unit none = {.volume = volume};
-    if (vv_planted(VV_PLANT_REPACK_EARLY) && moves->result_count == 0)
-        (void)judge_all(&none, moves);
-    return vv_planted(VV_PLANT_REPACK_EARLY);
+    if (!vv_planted(VV_PLANT_REPACK_EARLY) || judge_all(&none, moves) < 0 ||
+        vv_lsm_reserve(volume->lsm, moves->result_count,
+                       moves->results.len + moves->result_count * VV_VOLUME_KEY_MAX) < 0)
+        return;
+    write_results(volume, moves, volume->open->number);
+    vv_commit_changed(volume);
+    moves->is_written = true;
 }
 
 void vv_moves_hand_over(struct vv_volume *volume, struct vv_moves *moves)
 {
     assert(volume->repack.waiting == NULL && moves->count > 0);
-    (void)is_judged_early(volume, moves);
+    write_early(volume, moves);
     volume->repack.waiting = moves;
     volume->is_space_due = true;
     if (volume->want_bucket < volume->open->number)
@@ -207,7 +229,7 @@ int vv_moves_plan(struct unit *unit, size_t *out_records, size_t *out_bytes)
     TRY(vv_unit_sum(unit, &moves->id, (int64_t)moves->bytes, 0));
     if (unit->is_refusing_moves)
         refuse_all(moves);
-    else if (!is_judged_early(unit->volume, moves))
+    else if (!moves->is_written)
         TRY(judge_all(unit, moves));
     TRY(sum_moves(unit));
     *out_records = moves->result_count;
@@ -220,19 +242,8 @@ void vv_moves_write(struct unit *unit)
     struct vv_moves *moves = unit->moves;
     if (moves == NULL)
         return;
-    struct vv_cursor results = vv_cursor_of(moves->results.ptr, moves->results.len);
-    for (size_t i = 0; i < moves->count; i = group_end(moves, i)) {
-        const struct vv_move *first = &moves->moves[i];
-        if (!is_any_accepted(first, group_end(moves, i) - i))
-            continue;
-        uint8_t key[VV_VOLUME_KEY_MAX];
-        struct vv_bytes bytes = {
-            key, vv_key_extent(key, first->origin.data_id, first->origin.extent)};
-        struct vv_bytes value = vv_cursor_string(&results, VV_EXTENT_RECORD_MAX);
-        if (!vv_planted(VV_PLANT_REPACK_NOT_REWRITTEN))
-            vv_lsm_put(unit->volume->lsm, unit->last, bytes, value);
-    }
-    assert(vv_cursor_end(&results) == 0);
+    if (!moves->is_written)
+        write_results(unit->volume, moves, unit->last);
     moves->commit = unit->last;
 }
 

@@ -464,7 +464,7 @@ static void reset_batch(struct pass *pass)
     }
     moves->count = 0;
     moves->commit = 0;
-    moves->is_taken = moves->is_confirmed = moves->is_settled = false;
+    moves->is_taken = moves->is_confirmed = moves->is_settled = moves->is_written = false;
     vv_writer_reset(&moves->results);
     moves->result_count = 0;
     pass->batch_bytes = 0;

@@ -65,6 +65,7 @@ struct vv_moves {
     bool is_settled;    /* ... or has failed: the unit is done with them */
     struct vv_writer results; /* records of extents with accepted moves, in order: strings */
     size_t result_count;
+    bool is_written;    /* already: only of a planted bug */
 };
 
 /* ---- repack.c ---- */

@@ -58,6 +58,7 @@ static int open_all(struct puppet *puppet)
         .memory_bytes = 16 << 20,
         .commit_delay_ns = options->commit_delay_ns ? options->commit_delay_ns : HOUR_NS,
         .journal_file_bytes = 4 << 20,
+        .repack = options->repack,
     };
     TRY(vv_volume_open(&volume_options, &puppet->volume));
     return vv_fs_open(puppet->volume, &puppet->fs);

@@ -94,6 +94,7 @@ struct puppet_options {
     bool is_abandoning_journal;
     const struct vv_keyring *ring;
     uint64_t commit_delay_ns; /* 0 = an hour: nothing goes by itself */
+    struct vv_repack_options repack;
 };
 
 struct puppet {

@@ -27,4 +27,10 @@ void trace_zombie_sweep(void *arg);
 void trace_fenced_sweep(void *arg);
 void trace_sweep_waits_for_tail(void *arg);
 
+/* ---- repacking (trace_repack.c) ---- */
+void trace_repack_overwritten(void *arg);
+void trace_repack_truncated(void *arg);
+void trace_repack_unconfirmed(void *arg);
+void trace_repack_in_journal(void *arg);
+
 #endif
