@@ -73,6 +73,8 @@ static void print_status(const struct vv_options *options, const json_t *object)
     print_size(object, "live_bytes", "file data in use");
     print_size(object, "held_bytes", "file data held");
     print_text(object, "segments", "segments");
+    print_text(object, "segments_repacked", "segments repacked");
+    print_size(object, "repacked_bytes_written", "  bytes written for it");
     print_text(object, "leftovers_deleted", "left-overs deleted");
     print_size(object, "unsent_bytes", "waiting to be sent");
     print_text(object, "unsent_commits", "  in so many commits");

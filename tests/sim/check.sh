@@ -19,7 +19,19 @@ run() {
     else
         echo "not ok $count - $name"
     fi
-    echo "$out" | grep -v '^[0-9-]*T[0-9:.]*Z' | tail -n 3 | sed 's/^#*/#/'
+    echo "$out" | grep -v '^[0-9-]*T[0-9:.]*Z' | tail -n 4 | sed 's/^#*/#/'
+    local repacked
+    repacked=$(echo "$out" | grep '^# repacked: ' | tr -dc '0-9 ')
+    [ -z "$repacked" ] || repack_count $repacked
+}
+# What repacking did in all seeds so far: segments emptied, frames moved, moves refused at finalise, kills meanwhile.
+repacks=(0 0 0 0)
+repack_count() {
+    local i=0 number
+    for number in "$@"; do
+        repacks[i]=$((repacks[i] + number))
+        i=$((i + 1))
+    done
 }
 number=$(echo "$modes" | wc -w)
 each=$(((SEEDS + number - 1) / number))
@@ -30,6 +42,10 @@ done
 for mode in large far crowded; do
     run "$LARGE seeds of mode $mode" "$B/sim_fs" --mode "$mode" --seeds "1..$LARGE" --ops 2000 --crashes 3 --jobs "$JOBS"
 done
+if [ "$SEEDS" -ge 500 ]; then
+    run "repacking: ${repacks[0]} segments emptied, ${repacks[1]} frames moved, ${repacks[2]} moves refused, ${repacks[3]} kills meanwhile" \
+        test "${repacks[0]}" -gt 1000 -a "${repacks[1]}" -gt 1000 -a "${repacks[2]}" -gt 100 -a "${repacks[3]}" -gt 20
+fi
 # pass NAME PROGRAM: for programs that print TAP themselves: their lines become ours.
 pass() {
     local name=$1 lines line

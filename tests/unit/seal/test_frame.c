@@ -302,6 +302,52 @@ static void test_threads(enum vv_cipher cipher, enum vv_compression compression)
     pair_done(&pair);
 }
 
+/* A frame of one object, sealed again for another: as long and as packed as it was, and opened there only. */
+static void test_reseal(enum vv_cipher from, enum vv_cipher to, enum vv_compression compression)
+{
+    enum { LEN = 5000 };
+    struct pair old = pair_new(from, compression);
+    struct pair new = pair_new(to, VV_COMPRESSION_NONE);
+    struct vv_origin other = {0x1234, 0x57};
+    uint8_t plain[LEN], back[LEN];
+    uint8_t frame[LEN + VV_FRAME_OVERHEAD], again[LEN + VV_FRAME_OVERHEAD];
+    fixture_text(plain, LEN);
+    ssize_t len = vv_frame_seal(old.writer, 9, &origin, plain, LEN, frame, sizeof(frame));
+    tap_ok(len > 0, "%s, %s", vv_cipher_name(from), vv_compression_name(compression));
+    struct vv_sealed_frame sealed = {old.reader, 9, frame, len < 0 ? 0 : (size_t)len};
+    tap_is_int(vv_frame_reseal(&sealed, &origin, new.writer, 3, again, sealed.len), len,
+               "sealed again");
+    tap_is_int(again[0], frame[0], "packed as it was");
+    tap_ok(memcmp(again + VV_FRAME_HEADER_LEN, frame + VV_FRAME_HEADER_LEN, 60) != 0 ||
+               (from == VV_CIPHER_NONE && to == VV_CIPHER_NONE),
+           "under another key or nonce");
+    tap_is_int(vv_frame_open(new.reader, 3, &origin, again, sealed.len, back, LEN), LEN, "it opens");
+    tap_is_bytes(back, plain, LEN, "to the same");
+    tap_is_int(vv_frame_open(new.reader, 9, &origin, again, sealed.len, back, LEN), new.damaged,
+               "not under its old index");
+    tap_is_int(vv_frame_reseal(&sealed, &other, new.writer, 4, again, sealed.len), old.damaged,
+               "not with another origin");
+    sealed.index = 8;
+    tap_is_int(vv_frame_reseal(&sealed, &origin, new.writer, 4, again, sealed.len), old.damaged,
+               "nor from another index");
+    sealed.index = 9;
+    frame[20] ^= 1;
+    tap_is_int(vv_frame_reseal(&sealed, &origin, new.writer, 4, again, sealed.len), old.damaged,
+               "nor what is damaged");
+    frame[0] = 77;
+    tap_is_int(vv_frame_reseal(&sealed, &origin, new.writer, 4, again, sealed.len), -VV_ERR_FORMAT,
+               "nor what is no frame");
+    pair_done(&old);
+    pair_done(&new);
+}
+
+static void test_reseals(void)
+{
+    for (int i = 0; i < CIPHERS * COMPRESSIONS; i++)
+        test_reseal((enum vv_cipher)(i / COMPRESSIONS), (enum vv_cipher)(i % CIPHERS),
+                    (enum vv_compression)(i % COMPRESSIONS));
+}
+
 /* Only the scratch of large packed frames is allocated through base/alloc.h. */
 static int seal_and_open(void *arg)
 {
@@ -320,6 +366,9 @@ static int seal_and_open(void *arg)
     ssize_t back_len =
         vv_frame_open(pair->reader, 1, &origin, frame, (size_t)frame_len, plain, len);
     TRY(back_len);
+    struct vv_sealed_frame sealed = {pair->reader, 1, frame, (size_t)frame_len};
+    ssize_t again_len = vv_frame_reseal(&sealed, &origin, pair->writer, 2, plain, len);
+    TRY(again_len);
     return 0;
 }
 
@@ -328,6 +377,7 @@ int main(void)
     vv_alloc_track(true);
     test_sizes();
     test_largest();
+    test_reseals();
     test_damage();
     test_bad_headers();
     test_bad_content();

@@ -440,6 +440,47 @@ static void test_stubborn(const struct vv_keyring *ring)
     free(object.bytes);
 }
 
+/* All frames of one segment taken over into another, which is damaged in one place. */
+static void test_sealed(const struct vv_keyring *ring, uint32_t count)
+{
+    struct vv_segment_id id = {.epoch = 5, .counter = 18, .kind = VV_SEGMENT_DATA};
+    struct vv_segment_builder *old = builder_new(ring, &log_id);
+    struct vv_segment_builder *builder = builder_new(ring, &id);
+    struct vv_frame_loc *locs = calloc(2 * count, sizeof(*locs));
+    struct object object = {0};
+    struct object again = {0};
+    unsigned bad = 0;
+    if (!locs)
+        abort();
+    for (uint32_t i = 0; i < count; i++)
+        bad += add(old, NULL, i, &locs[i]) < 0;
+    tap_is_int(fixture_finish(old, &log_id, "batch", 5, &object), 0, "a segment");
+    for (uint32_t i = 0; i < count; i++) {
+        struct vv_origin origin = fixture_origin(i);
+        struct vv_sealed_frame frame = {vv_segment_builder_sealer(old), i,
+                                        object.bytes + locs[i].offset, locs[i].len};
+        if (i == count / 2) {
+            size_t bytes = vv_segment_builder_bytes(builder);
+            object.bytes[locs[i].offset + locs[i].len - 1] ^= 1;
+            bad += vv_segment_add_sealed(builder, &origin, &frame, &locs[count + i]) != -VV_ERR_AUTH;
+            bad += vv_segment_builder_bytes(builder) != bytes ||
+                   vv_segment_builder_count(builder) != i;
+            object.bytes[locs[i].offset + locs[i].len - 1] ^= 1;
+        }
+        bad += vv_segment_add_sealed(builder, &origin, &frame, &locs[count + i]) < 0;
+        bad += locs[count + i].len != locs[i].len ||
+               !vv_segment_id_equal(&locs[count + i].segment, &id);
+    }
+    tap_is_int(bad, 0, "%u frames are taken over", count);
+    tap_is_int(fixture_finish(builder, &id, NULL, 0, &again), 0, "into another");
+    check_object(ring, &again, locs + count, count);
+    vv_segment_builder_free(old);
+    vv_segment_builder_free(builder);
+    free(object.bytes);
+    free(again.bytes);
+    free(locs);
+}
+
 int main(void)
 {
     vv_alloc_track(true);
@@ -460,6 +501,8 @@ int main(void)
     test_frame_limit(ring);
     test_small(ring);
     test_stubborn(ring);
+    test_sealed(ring, 1);
+    test_sealed(ring, 300);
     test_lent(ring, 50, 200000, 1);
     test_lent(ring, 50, 30000, 2);
     test_lent(ring, 3, 200, 2);
