@@ -8,6 +8,7 @@
   shutdown.py write DIR                 files that nobody syncs, one of them written by a mapping; prints their names
   shutdown.py same DIR                  ... and they are there
 """
+import ctypes
 import errno
 import fcntl
 import mmap
@@ -54,6 +55,24 @@ def error_as(directory, *prefix):
     return run.stdout.strip() or f"{run.returncode} {run.stderr}"
 
 
+def shut_down_by_page(directory, how):
+    """The argument lies in a page that the kernel has to read from this mount."""
+    path = os.path.join(directory, "argument")
+    with open(path, "w+b") as file:
+        file.write(struct.pack("I", how) * 1024)
+        file.flush()
+        os.fsync(file.fileno())
+        with mmap.mmap(file.fileno(), 4096) as page:
+            os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+            first = ctypes.c_char.from_buffer(page)
+            argument = ctypes.c_void_p(ctypes.addressof(first))
+            libc = ctypes.CDLL(None, use_errno=True)
+            failed = libc.ioctl(file.fileno(), ctypes.c_ulong(FS_IOC_SHUTDOWN), argument) < 0
+            del first, argument
+            if failed:
+                raise OSError(ctypes.get_errno(), "ioctl")
+
+
 def refused(directory):
     tap = ninep_client.Tap()
     tap.equal(error_as(directory, "setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"), "EPERM", "a user may not")
@@ -63,6 +82,7 @@ def refused(directory):
     fd = os.open(directory, os.O_RDONLY)
     tap.equal(error_of(lambda: fcntl.ioctl(fd, FS_IOC_SHUTDOWN, 16)), errno.EFAULT, "nor one at a bad address")
     os.close(fd)
+    tap.equal(error_of(lambda: shut_down_by_page(directory, 3)), errno.EINVAL, "an argument in a file of the mount is read")
     path = os.path.join(directory, "goes-on")
     with open(path, "w", encoding="ascii") as file:
         file.write("on")

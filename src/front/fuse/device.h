@@ -51,7 +51,8 @@ void vv_fuse_device_ids(pid_t pid, uint32_t *io_uid, uint32_t *io_gid);
 /* Has the process CAP_SYS_ADMIN (in its effective set), in the user namespace of this one? False when it can't be told.
  * Blocks as above. */
 bool vv_fuse_device_is_admin(pid_t pid);
-/* Read a process's memory. -EPERM (only root may: the caller's Yama may forbid even that), -EFAULT, -ESRCH. Blocks as above. */
+/* Read a process's memory. -EPERM (only root may: the system's Yama may forbid even that), -EFAULT, -ESRCH. Blocks for
+ * long: the page may have to be read, from this very mount perhaps, so never on the reactor. */
 MUST_CHECK int vv_fuse_device_peek(pid_t pid, uint64_t address, void *out, size_t len);
 
 #endif

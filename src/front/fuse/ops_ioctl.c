@@ -88,17 +88,32 @@ static int ioctl_set_xattr(struct vv_fuse_request *request)
     return reply_ioctl(request, NULL, 0);
 }
 
+struct shutdown_wish {
+    pid_t pid;
+    uint64_t address;
+    uint32_t how;
+    int err;
+};
+
+/* On a worker: the argument may lie in a page of a file of this mount, which this server is asked for then. */
+static void read_wish(void *arg)
+{
+    struct shutdown_wish *wish = arg;
+    wish->err = -EPERM;
+    if (vv_fuse_device_is_admin(wish->pid))
+        wish->err = vv_fuse_device_peek(wish->pid, wish->address, &wish->how, sizeof(wish->how));
+}
+
 /* End the volume here as a crash would (vv_volume_shut_down), for tests of what survives one. The kernel checks nothing: who
  * asks must have CAP_SYS_ADMIN in this process's user namespace. It does not pass the argument on either, so it is
  * read where the caller has it. */
 static int ioctl_shut_down(struct vv_fuse_request *request, const struct fuse_ioctl_in *in)
 {
     struct vv_fs *fs = request->fuse->fs;
-    pid_t pid = (pid_t)request->message.header.pid;
-    uint32_t how;
-    if (!vv_fuse_device_is_admin(pid))
-        return -EPERM;
-    TRY(vv_fuse_device_peek(pid, in->arg, &how, sizeof(how)));
+    struct shutdown_wish wish = {.pid = (pid_t)request->message.header.pid, .address = in->arg};
+    vv_rt_offload(read_wish, &wish);
+    TRY(wish.err);
+    uint32_t how = wish.how;
     if (how > GOING_DOWN_AT_ONCE)
         return -EINVAL;
     if (how == GOING_DOWN_SYNCED)
@@ -106,7 +121,7 @@ static int ioctl_shut_down(struct vv_fuse_request *request, const struct fuse_io
     int err = how == GOING_DOWN_AT_ONCE ? 0 : vv_fs_sync(fs, 0);
     if (how == GOING_DOWN_SYNCED)
         TRY(err);
-    vv_warn("fuse", "process %d shuts the volume down%s: everything fails from now on, until it is served again", (int)pid,
+    vv_warn("fuse", "process %d shuts the volume down%s: everything fails from now on, until it is served again", (int)wish.pid,
             how == GOING_DOWN_AT_ONCE ? " without a sync" : "");
     vv_fs_shut_down(fs);
     return reply_ioctl(request, NULL, 0);
