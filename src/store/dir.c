@@ -9,7 +9,7 @@
 #include "base/text.h"
 #include "store/dir_impl.h"
 
-#define PIECE_BYTES (4u << 20) /* written by one call of a worker; a multiple of a page */
+#define PIECE_BYTES (8u << 20) /* written by one call of a worker; a multiple of a page */
 #define PIECE_IOV_MAX 64
 #define PUT_TRIES_MAX 3 /* of a put whose temporary file another opening took for a leftover */
 

@@ -6,6 +6,8 @@
 #include "volume/volume_impl.h"
 
 #define FRESH_MEMORY_PART 64 /* of the memory, at most, lies ready twice */
+#define WARM_EXTENTS 24      /* at a time: a block of that size still comes from the heap (vv_alloc_setup) */
+#define HEAP_OVERHEAD 64     /* of the heap for each extent, and more */
 
 struct batch {
     struct vv_volume *volume;
@@ -13,15 +15,29 @@ struct batch {
     unsigned wanted, count;
 };
 
+/* Lets the heap have pages for `count` extents: they are found in one go for a block that is then given back, out of
+ * which the extents will come. Else the heap would find them extent by extent, with its lock held, for which the
+ * reactor would wait. */
+static void warm_heap(unsigned count)
+{
+    size_t size = count * (size_t)(VV_EXTENT_BYTES + HEAP_OVERHEAD);
+    void *block = vv_alloc(size);
+    if (block != NULL)
+        vv_alloc_populate(block, size);
+    vv_free(block);
+}
+
 /* On a worker. Without memory there are fewer. */
 static void touch(void *arg)
 {
     struct batch *batch = arg;
     while (batch->count < batch->wanted) {
+        unsigned left = batch->wanted - batch->count;
+        if (batch->count % WARM_EXTENTS == 0)
+            warm_heap(left < WARM_EXTENTS ? left : WARM_EXTENTS);
         uint8_t *bytes = vv_alloc(VV_EXTENT_BYTES);
         if (bytes == NULL)
             return;
-        vv_alloc_populate(bytes, VV_EXTENT_BYTES);
         batch->extents[batch->count++] = bytes;
     }
 }

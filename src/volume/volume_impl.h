@@ -29,7 +29,7 @@
 #define VV_INLINED_UNITS_MAX 16   /* ... and while they take bulk data along, which their bytes bound, too */
 #define VV_UPLOADS_MAX 16         /* data segments on their way, which their bytes bound, too */
 #define VV_UPLOAD_BUFFERS_MAX 4
-#define VV_FRESH_MAX 512          /* extents of memory that lie ready; then none is added */
+#define VV_FRESH_MAX 1024         /* extents of memory that lie ready; then none is added */
 #define VV_TAIL_OBJECTS_MAX 64    /* log objects behind the replay point before a flush is due */
 #define VV_TAIL_BYTES_MAX (64ull << 20)
 #define VV_LAYERS_MAX 24          /* layers of one extent before a write folds them */
