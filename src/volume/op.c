@@ -5,6 +5,7 @@
 #include <string.h>
 
 #include "base/log.h"
+#include "volume/repack_impl.h"
 
 #define STORE_RESERVE_MIN (16ull << 20)
 #define STORE_RESERVE_MAX (1ull << 30)
@@ -330,7 +331,7 @@ static bool is_freeing(const struct vv_volume *volume)
 {
     return !vv_list_is_empty(&volume->drops) || !vv_list_is_empty(&volume->reclaims) ||
            volume->dead_bytes > 0 || volume->is_flush_due || volume->is_flushing ||
-           volume->is_sweep_due || volume->is_sweeping ||
+           volume->is_sweep_due || volume->is_sweeping || volume->repack.is_running ||
            vv_lsm_flushable_commit(volume->lsm) != 0;
 }
 
@@ -341,6 +342,8 @@ static int wait_for_space(struct vv_volume *volume, size_t bytes)
     while (is_store_full(volume, bytes)) {
         if (volume->is_fenced)
             return vv_volume_end_error(volume);
+        if (!is_freeing(volume))
+            vv_repack_start(volume);
         if (!is_freeing(volume) || vv_store_is_refusing(volume) || volume->is_stopping ||
             vv_rt_now_ns() >= end)
             return -ENOSPC;

@@ -15,7 +15,12 @@
 #define TINY_COUNT 1024
 #define TINY_PART 16 /* a tiny segment has less than this part of a data segment */
 #define NEWS_PART 8  /* of the waste that makes a pass due: so much must have died since a vain one */
+#define STORE_PART 32 /* of a bounded store: so much waste makes a pass due, though it is less than WASTE_BYTES */
+#define URGENT 2      /* times the waste that makes a pass due: then it goes on though writers wait */
+#define ROOM_MIN (4ull << 20) /* in a bounded store */
+#define ROOM_PART 4           /* a batch takes at most this part of it */
 #define PICKS_MAX 512
+#define SCAN_YIELDS 256
 #define LOOKUPS 64
 #define GAP_MAX (64u << 10)      /* bytes read in vain to join two frames */
 #define RUN_MAX (2u << 20)       /* of one GET */
@@ -88,21 +93,30 @@ void vv_repack_note_dead(struct vv_volume *volume, uint64_t bytes)
     *news = bytes > UINT64_MAX - *news ? UINT64_MAX : *news + bytes;
 }
 
-/* Dead bytes of the volume that are worth a pass. */
+/* Dead bytes of the volume that are worth a pass: on a small store, a part of it is. */
 static uint64_t waste_due(const struct vv_volume *volume)
 {
     const struct vv_repack_options *options = &volume->repack.options;
     uint64_t part = volume->stats.live_bytes / 100 * options->waste_percent;
-    return part > options->waste_bytes ? part : options->waste_bytes;
+    uint64_t least = options->waste_bytes;
+    if (volume->store_total != UINT64_MAX && least > volume->store_total / STORE_PART)
+        least = volume->store_total / STORE_PART;
+    return part > least ? part : least;
+}
+
+/* Dead bytes, those of dead segments that are not deleted yet included. */
+static uint64_t waste_of(const struct vv_volume *volume)
+{
+    uint64_t total = volume->stats.total_bytes;
+    uint64_t live = volume->stats.live_bytes;
+    return total > live ? total - live : 0;
 }
 
 static bool is_due(const struct vv_volume *volume)
 {
     const struct vv_repack *repack = &volume->repack;
     uint64_t due = waste_due(volume);
-    uint64_t live = volume->stats.live_bytes;
-    bool is_wasteful = volume->stats.total_bytes > live && volume->stats.total_bytes - live > due;
-    return (is_wasteful && repack->dead_news > due / NEWS_PART) ||
+    return (waste_of(volume) > due && repack->dead_news > due / NEWS_PART) ||
            repack->tiny_news >= repack->options.tiny_count;
 }
 
@@ -111,15 +125,36 @@ static bool is_ending(const struct vv_volume *volume)
     return volume->is_fenced || volume->is_abandoning || volume->is_closing;
 }
 
-/* May it go on? What serves users comes first. */
+/* What serves users comes first; but writers who never stop must not make it wait for ever. */
+static bool is_calm(const struct vv_volume *volume)
+{
+    bool is_urgent = waste_of(volume) / URGENT > waste_due(volume);
+    return !is_ending(volume) && volume->store_error == 0 &&
+           (volume->dirty_waiters == 0 || is_urgent) && !vv_lsm_is_stalled(volume->lsm) &&
+           vv_log_manifest(volume->log)->pin_count == 0 &&
+           vv_lsm_memtable_bytes(volume->lsm) <= 2 * volume->memtable_limit;
+}
+
+/* Bytes that it may take of a bounded store before it gives anything back: when users have no room left, half of what is
+ * kept from them is left to deleting and flushing. */
+static uint64_t store_room(const struct vv_volume *volume)
+{
+    uint64_t kept = vv_store_reserve(volume) / 2;
+    if (volume->store_free == UINT64_MAX)
+        return UINT64_MAX;
+    return volume->store_free > kept ? volume->store_free - kept : 0;
+}
+
 static bool is_going(const struct vv_volume *volume)
 {
-    if (is_ending(volume) || volume->store_error != 0 || volume->dirty_waiters > 0 ||
-        vv_lsm_is_stalled(volume->lsm) || vv_log_manifest(volume->log)->pin_count > 0 ||
-        vv_lsm_memtable_bytes(volume->lsm) > 2 * volume->memtable_limit)
-        return false;
-    return volume->store_free == UINT64_MAX ||
-           volume->store_free > vv_store_reserve(volume) / 2 + 2 * volume->segment_bytes;
+    return is_calm(volume) && store_room(volume) >= ROOM_MIN;
+}
+
+static uint64_t batch_max(const struct vv_volume *volume)
+{
+    uint64_t due = vv_upload_due_bytes(volume);
+    uint64_t part = store_room(volume) / ROOM_PART;
+    return due < part ? due : part;
 }
 
 /* ---- picking ---- */
@@ -187,10 +222,12 @@ static int scan(struct vv_volume *volume, struct finds *finds)
     int found;
     TRY(vv_lsm_iter_open(volume->lsm, (struct vv_bytes){lower, 1}, (struct vv_bytes){upper, 1},
                          &iter));
-    while ((found = vv_lsm_iter_next(iter, &key, &value)) > 0) {
+    for (unsigned i = 0; (found = vv_lsm_iter_next(iter, &key, &value)) > 0; i++) {
         found = is_going(volume) ? look_at(volume, finds, key, value) : -VV_ERR_STOPPED;
         if (found < 0)
             break;
+        if (i % SCAN_YIELDS == SCAN_YIELDS - 1)
+            vv_fiber_yield(); /* what is in memory would else be gone through at one go */
     }
     vv_lsm_iter_close(iter);
     return found;
@@ -587,6 +624,7 @@ static int take_frames(struct pass *pass, uint32_t source, const struct vv_segme
             err = take_frame(pass, source, &entries[i].origin, loc);
     }
     vv_free(records);
+    vv_fiber_yield();
     return err;
 }
 
@@ -637,7 +675,6 @@ static int pass_init(struct pass *pass, struct vv_volume *volume)
     *pass = (struct pass){.volume = volume};
     vv_list_init(&pass->chunks);
     pass->frames_max = frames < VV_MOVES_MAX ? frames : VV_MOVES_MAX;
-    pass->batch_max = vv_upload_due_bytes(volume);
     pass->moves.id.epoch = volume->epoch;
     pass->moves.id.kind = VV_SEGMENT_DATA;
     pass->moves.results = vv_writer_new();
@@ -662,11 +699,13 @@ static int pass_run(struct pass *pass)
     struct vv_volume *volume = pass->volume;
     if (volume->store_free != UINT64_MAX)
         TRY(vv_volume_refresh_space(volume));
+    if (!is_going(volume))
+        return -VV_ERR_STOPPED;
     TRY(pick_segments(pass));
     for (size_t i = 0; i < pass->pick_count; i++) {
         if (!is_going(volume))
             return -VV_ERR_STOPPED;
-        pass->batch_max = vv_upload_due_bytes(volume);
+        pass->batch_max = batch_max(volume);
         TRY(take_segment(pass, (uint32_t)i));
     }
     return flush_batch(pass);
@@ -729,7 +768,7 @@ static void repack_main(void *arg)
 void vv_repack_start(struct vv_volume *volume)
 {
     if (volume->repack.is_running || volume->repack.options.is_off || volume->is_read_only ||
-        !is_going(volume) || !is_due(volume) ||
+        !is_calm(volume) || !is_due(volume) ||
         vv_fiber_start(repack_main, volume, "repack") < 0)
         return;
     volume->repack.is_running = true;

@@ -22,26 +22,27 @@
  * - Old segments are held (segref) while they are read, the new one until its moves are settled.
  *
  * When: after dead segments have been looked for, which follows a manifest that was confirmed (flush.c), and only if
- * something has changed since a pass found nothing worth doing: an idle volume makes no request and has no timer. Not while the
- * store fails or is nearly full, writers wait for memory, the tables are behind, or the volume closes: a pass then ends early, and the
- * next manifest begins another.
+ * something has changed since a pass found nothing worth doing: an idle volume makes no request and has no timer. Also when a writer
+ * finds a bounded store full and nothing else gives space back. Not while the store fails or has no room for it, writers wait for memory (unless
+ * there is twice the waste that makes a pass due), the tables are behind, or the volume closes: a pass then ends early, and the next manifest begins
+ * another.
  *
  * What for, and what it costs (struct vv_repack_options has the figures): sparse segments, live bytes at most 60% of all, are picked,
- * sparsest first, once the bytes that are dead in the whole volume are more than 64 MiB and more than a quarter of the live ones, until half of
- * that would be left. So at most 1.5 bytes are written for each dead byte that comes back, and since a byte dies once, at most 1.5
+ * sparsest first, once the bytes that are dead in the whole volume are more than 64 MiB (or a 32nd of a bounded store) and more than a quarter of the
+ * live ones, until half of that would be left. So at most 1.5 bytes are written for each dead byte that comes back, and since a byte dies once, at most 1.5
  * for each byte that was ever written; and held bytes come to rest below max(live + 64 MiB, 5/3 live). Tiny segments (less than a 16th of a
  * data segment), log objects of small commits most of all, are picked once there are 1,024 of them: a byte is
  * moved for that reason about once. Log objects count when they are behind the replay point.
  * Every pass frees bytes or halves a number of objects, or it counts as vain; so passes come to an end.
  *
  * Bounds: PICKS_MAX segments a pass; a batch is one data segment's bytes at most (while others sync, what vv_upload_due_bytes
- * says) and VV_MOVES_MAX moves, less with little memory. What it holds is charged to the cache's budget. */
+ * says; on a nearly full store, a part of its room) and VV_MOVES_MAX moves, less with little memory. What it holds is charged to the cache's budget. */
 #ifndef VV_VOLUME_REPACK_IMPL_H
 #define VV_VOLUME_REPACK_IMPL_H
 
 #include "volume/unit_impl.h"
 
-#define VV_MOVES_MAX 4096
+#define VV_MOVES_MAX 2048
 #define VV_MOVE_MEMORY (32u << 10) /* of the memory budget, for each move of a batch: a block of the tables, twice */
 
 /* A frame's way from one segment to another. */
