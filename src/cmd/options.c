@@ -37,6 +37,7 @@ enum option {
     NO_CACHE,
     WRITEBACK,
     LOCAL_LOCKS,
+    HEAR_SYNCS,
     READ_ONLY,
     ALLOW_OTHER,
     ABANDON_JOURNAL,
@@ -105,6 +106,8 @@ static const struct {
     {NO_CACHE, SERVE, "no-cache", NULL, "the kernel asks for names and attributes each time"},
     {WRITEBACK, SERVE, "writeback", NULL, "the kernel gathers small writes: only if nothing else writes"},
     {LOCAL_LOCKS, SERVE, "local-locks", NULL, "the kernel keeps locks even beside --9p (without it does anyway): only if nothing locks there"},
+    {HEAR_SYNCS, SERVE, "hear-syncs", NULL,
+     "sync(2) and umount of the mount wait until all is durable: by a loop device (root; Linux 6.18)"},
     {READ_ONLY, SERVE, "read-only", NULL, "serve the last durable state, change nothing"},
     {ALLOW_OTHER, SERVE, "allow-other", NULL, "let other users use the mount (the default for root)"},
     {ABANDON_JOURNAL, SERVE | FSCK, "abandon-journal", NULL,
@@ -365,6 +368,7 @@ static void set_flag(struct vv_options *options, enum option option)
     case NO_CACHE: options->is_no_cache = true; break;
     case WRITEBACK: options->is_writeback = true; break;
     case LOCAL_LOCKS: options->is_locking_locally = true; break;
+    case HEAR_SYNCS: options->is_hearing_syncs = true; break;
     case READ_ONLY: options->is_read_only = true; break;
     case ALLOW_OTHER: options->is_allowing_other = true; break;
     case ABANDON_JOURNAL: options->is_abandoning_journal = true; break;

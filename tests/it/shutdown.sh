@@ -3,6 +3,8 @@
 # FS_IOC_SHUTDOWN on the mount, as xfs and ext4 have it: who may; what is durable by then in each of its three ways; that
 # nothing is to be had through any door after it, until the volume is served again; and that it is as good as a crash: under
 # load, what is found afterwards is a prefix that holds all that was fsynced. SHUTDOWNS: how often (4), SHUTDOWN_SEED which loads.
+# In a mount namespace of its own: who makes one meanwhile would hold a copy of the mount, which then does not end with umount.
+if [ -z "${SHUTDOWN_INSIDE:-}" ] && unshare -m true 2>/dev/null; then SHUTDOWN_INSIDE=1 exec unshare -m "$0" "$@"; fi
 . tests/it/lib.sh
 need_fuse
 [ "$(id -u)" = 0 ] || skip_all "needs root: nobody else may shut a mount down"
@@ -54,6 +56,34 @@ for durability in journal bucket; do
         check "stop" stop
     done
 done
+
+# --hear-syncs (src/front/fuse/loop.h): what sync(2) was asked for survives, and what was there when umount returned. Older kernels tell no server of sync(2).
+rm -rf "$T/vol"
+"$V" init "$VOL" --key-file "$T/key" --quiet || exit 1
+if [ ! -c /dev/loop-control ]; then
+    ok "--hear-syncs # SKIP no loop devices here"
+elif serve --mount "$T/mnt" --hear-syncs --durability bucket; then
+    is "a mount that seems to lie on a loop device" "$(findmnt -n -o FSTYPE "$T/mnt")" fuseblk.varve
+    if [ "$(printf '%s\n' 6.18 "$(uname -r)" | sort -V | head -n 1)" = 6.18 ]; then
+        py write "$T/mnt" >"$T/names"
+        check "sync(2) of the mount" sync -f "$T/mnt"
+        check "and at once, a shutdown" py down "$T/mnt" 2
+        unmounted
+        serve --mount "$T/mnt" --hear-syncs --durability bucket || not_ok "serve"
+        check "all that was written is there" py same "$T/mnt" written
+    fi
+    echo last >"$T/mnt/last"
+    umount "$T/mnt"
+    crash
+    serve --mount "$T/mnt" --hear-syncs || not_ok "serve"
+    is "what was written before umount returned is there, though the server was killed then" "$(cat "$T/mnt/last")" last
+    loop=$(findmnt -n -o SOURCE "$T/mnt")
+    crash
+    for i in $(seq 40); do losetup -n -O BACK-FILE "$loop" 2>/dev/null | grep -q memfd:varve || break; sleep 0.05; done
+    check "the loop device goes with it" [ "$i" -lt 40 ]
+else
+    not_ok "serve with --hear-syncs"
+fi
 
 # Under load.
 bad=0

@@ -18,6 +18,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "base/text.h"
+#include "front/fuse/loop.h"
 
 #define DEAD_MOUNTS_MAX 16 /* over one another */
 #define OPTIONS_LEN_MAX 512
@@ -123,13 +124,14 @@ static void copy_source(char *out, size_t size, const char *source)
             *at = '_';
 }
 
-static struct fuse_session *new_session(const struct vv_fuse_options *options)
+/* `loop`: the block device that it is to seem to lie on; NULL. */
+static struct fuse_session *new_session(const struct vv_fuse_options *options, const char *loop)
 {
     char source[OPTIONS_LEN_MAX / 2];
-    copy_source(source, sizeof(source), options->source);
+    copy_source(source, sizeof(source), loop ? loop : options->source);
     char text[OPTIONS_LEN_MAX];
-    vv_format(text, sizeof(text), "fsname=%s,subtype=varve,default_permissions,max_read=%u%s%s%s%s",
-              source, VV_FUSE_IO_BYTES_MAX, options->allow_other ? ",allow_other" : "",
+    vv_format(text, sizeof(text), "%sfsname=%s,subtype=varve,default_permissions,max_read=%u%s%s%s%s",
+              loop ? "blkdev," : "", source, VV_FUSE_IO_BYTES_MAX, options->allow_other ? ",allow_other" : "",
               options->allow_suid ? ",suid" : "", options->allow_dev ? ",dev" : "",
               options->is_read_only ? ",ro" : "");
     char *argv[] = {(char *)"varve", (char *)"-o", text};
@@ -145,8 +147,18 @@ int vv_fuse_device_open(struct vv_fuse_device *device, const struct vv_fuse_opti
 {
     *device = (struct vv_fuse_device){.fd = -1};
     TRY(find_mountpoint(options->mountpoint, &device->mountpoint));
-    device->session = new_session(options);
-    if (!device->session || fuse_session_mount(device->session, device->mountpoint) != 0) {
+    char loop[VV_FUSE_LOOP_PATH_MAX];
+    int loop_fd = options->is_hearing_syncs ? vv_fuse_loop_open(loop) : -1;
+    if (options->is_hearing_syncs && loop_fd < 0) {
+        vv_error("fuse", "a loop device: %s", vv_err_text(loop_fd));
+        vv_fuse_device_close(device);
+        return loop_fd;
+    }
+    device->session = new_session(options, loop_fd >= 0 ? loop : NULL);
+    bool is_mounted = device->session && fuse_session_mount(device->session, device->mountpoint) == 0;
+    if (loop_fd >= 0)
+        close(loop_fd);
+    if (!is_mounted) {
         vv_fuse_device_close(device);
         return -EIO;
     }

@@ -43,6 +43,7 @@ struct vv_fuse_options {
     bool is_kernel_locking; /* the kernel keeps the locks and lists them in /proc/locks, and sends nothing
                              * when a file is closed: right if no other door has locks; they outlive the
                              * server */
+    bool is_hearing_syncs;  /* root only: sync(2), syncfs(2) and umount wait until all is durable (loop.h) */
     bool allow_other; /* users other than the mounting one; for others than root this needs
                        * user_allow_other in /etc/fuse.conf */
     bool allow_suid;  /* root only: honour set-id bits and device nodes */

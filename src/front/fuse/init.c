@@ -67,9 +67,12 @@ int vv_fuse_init(struct vv_fuse_request *request)
     return 0;
 }
 
-/* Sent when a block-device mount ends; nothing is left to do. */
+/* Sent when a block-device mount ends, which waits for the answer. */
 static int destroy(struct vv_fuse_request *request)
 {
+    int err = vv_fs_sync(request->fuse->fs, 0);
+    if (err < 0)
+        vv_warn("fuse", "unmounting: %s; not everything is durable", vv_err_text(err));
     return vv_fuse_reply_ok(request);
 }
 
