@@ -11,11 +11,14 @@
 #include "base/alloc.h"
 
 #define BACKLOG 1024
+#define LONG_SEND_BYTES (128u << 10)
+#define ROOMY_BYTES (1 << 20) /* of the kernel's, which takes twice as much for its own needs, too */
 
 struct vv_socket {
     int fd;
     bool is_shut_down;
     bool is_unix;
+    bool is_roomy;
     unsigned port;
     /* The socket file that listening made, to be removed at the end if it is still the same. */
     struct sockaddr_un made;
@@ -285,9 +288,27 @@ static void advance(struct iovec **iov, int *count, size_t len)
     }
 }
 
+/* More than the 208 KiB that a unix socket holds if nobody asks, which TCP's grows beyond by itself: of long answers, the
+ * sender and the receiver each waited for the other five times a MiB. Only for who sends such, since it is the kernel's memory
+ * that a client can leave full. Root may have more than the system's net.core.wmem_max, others get that. */
+static void make_room(struct vv_socket *socket, const struct iovec *iov, int count)
+{
+    const int bytes = ROOMY_BYTES;
+    size_t len = 0;
+    for (int i = 0; i < count && len < LONG_SEND_BYTES; i++)
+        len += iov[i].iov_len;
+    if (len < LONG_SEND_BYTES)
+        return;
+    if (setsockopt(socket->fd, SOL_SOCKET, SO_SNDBUFFORCE, &bytes, sizeof(bytes)) != 0)
+        setsockopt(socket->fd, SOL_SOCKET, SO_SNDBUF, &bytes, sizeof(bytes));
+    socket->is_roomy = true;
+}
+
 int vv_socket_send(struct vv_socket *socket, struct iovec *iov, int count, uint64_t deadline_ns)
 {
     advance(&iov, &count, 0);
+    if (socket->is_unix && !socket->is_roomy)
+        make_room(socket, iov, count);
     while (count > 0 && !socket->is_shut_down) {
         struct msghdr message = {.msg_iov = iov};
         message.msg_iovlen = (size_t)(count < IOV_MAX ? count : IOV_MAX);

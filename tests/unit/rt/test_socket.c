@@ -125,6 +125,26 @@ static void exchange(struct vv_socket *socket)
 #define CLIENTS 3
 #define DESCRIPTORS_MAX 256
 
+/* Our unix sockets that hold more than they would if nobody had asked. */
+static int count_roomy(void)
+{
+    int pair[2], usual = 0, count = 0;
+    socklen_t len = sizeof(usual);
+    if (socketpair(AF_UNIX, SOCK_STREAM, 0, pair) != 0)
+        return -1;
+    getsockopt(pair[0], SOL_SOCKET, SO_SNDBUF, &usual, &len);
+    for (int fd = 0; fd < DESCRIPTORS_MAX; fd++) {
+        int domain = 0, bytes = 0;
+        socklen_t domain_len = sizeof(domain), bytes_len = sizeof(bytes);
+        if (getsockopt(fd, SOL_SOCKET, SO_DOMAIN, &domain, &domain_len) == 0 && domain == AF_UNIX &&
+            getsockopt(fd, SOL_SOCKET, SO_SNDBUF, &bytes, &bytes_len) == 0)
+            count += bytes > usual;
+    }
+    close(pair[0]);
+    close(pair[1]);
+    return count;
+}
+
 /* Our descriptors of connections that `port` has accepted and that nothing holds back. */
 static int count_eased(unsigned port)
 {
@@ -153,10 +173,12 @@ static void test_echo(const char *listen_on, const char *connect_to_format)
     snprintf(address, sizeof(address), connect_to_format, vv_socket_port(server.socket));
     for (int i = 0; i < CLIENTS; i++)
         tap_is_int(vv_socket_connect(address, soon(), &clients[i]), 0, "connect to %s", address);
+    tap_is_int(count_roomy(), 0, "as much room as usual for those who have not sent much");
     for (int i = CLIENTS - 1; i >= 0; i--)
         exchange(clients[i]);
     tap_is_int(server.accepted, CLIENTS, "all were accepted");
     bool is_tcp = vv_socket_port(server.socket) != 0;
+    tap_is_int(count_roomy(), is_tcp ? 0 : CLIENTS, "more for unix sockets that sent much at once");
     if (is_tcp)
         tap_is_int(count_eased(vv_socket_port(server.socket)), CLIENTS, "no pacing towards this machine");
     for (int i = 0; i < CLIENTS; i++)
