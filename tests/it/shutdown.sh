@@ -33,6 +33,7 @@ tap "who may shut it down" py refused "$T/mnt"
 PORT=$(grep -o 'NFS on port [0-9]*' "$T/server.log" | grep -o '[0-9]*$')
 tap "nothing is to be had through any door" py doors "$T/mnt" "unix:$T/9p" "$PORT" "nbd+unix:///disk?socket=$T/nbd"
 is "status says so" "$("$V" status "$VOL" --json | python3 -c 'import json,sys; s=json.load(sys.stdin); print(s["is_shut_down"], s["is_fenced"])')" "True False"
+check "in words, too" sh -c "'$V' status '$VOL' | grep -q 'shut down: everything fails'"
 status=0
 unmounted || status=$?
 is "the server ends with its mount, though it has other doors" $status 1
