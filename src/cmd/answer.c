@@ -40,6 +40,9 @@ json_t *vv_stats_to_json(struct vv_volume *volume)
     vv_hex(vv_volume_id(volume), 16, id);
     const struct vv_seal_settings *settings = vv_volume_settings(volume);
     json_object_set_new(object, "volume", json_string(id));
+    char label[VV_LABEL_MAX + 1];
+    if (vv_fs_label(volume, label) == 0 && label[0] != '\0')
+        json_object_set_new(object, "label", json_string(label)); /* which leaves out what is no UTF-8 */
     json_object_set_new(object, "cipher", json_string(vv_cipher_name(settings->cipher)));
     json_object_set_new(object, "compression",
                         json_string(vv_compression_name(settings->compression)));

@@ -8,6 +8,7 @@
 
 #include "base/alloc.h"
 #include "cmd/cmd.h"
+#include "fs/fs.h"
 #include "log/log.h"
 #include "rt/rt.h"
 
@@ -46,6 +47,21 @@ static void create_slots(void *arg)
                                   &create->keys, &create->len);
 }
 
+/* The root comes first, as with the first server (fs.c). */
+static int set_label(struct vv_store *store, const struct vv_keyring *ring, const char *label)
+{
+    struct vv_volume_options open = {.store = store, .ring = ring, .is_syncing_replay = true};
+    struct vv_volume *volume;
+    struct vv_fs *fs = NULL;
+    TRY(vv_volume_open(&open, &volume));
+    int err = vv_fs_open_as(volume, geteuid(), getegid(), &fs);
+    if (err == 0)
+        err = vv_fs_set_label(volume, label);
+    vv_fs_close(fs);
+    int close_err = vv_volume_close(volume);
+    return err < 0 ? err : close_err;
+}
+
 static int create_volume(struct vv_store *store, const struct vv_options *options,
                          const struct vv_secret *secret)
 {
@@ -61,6 +77,8 @@ static int create_volume(struct vv_store *store, const struct vv_options *option
     if (err == 0)
         err = vv_volume_create(store, ring, create.keys, create.len, &options->settings,
                                &counters);
+    if (err == 0 && options->label != NULL)
+        err = set_label(store, ring, options->label);
     vv_free(create.keys);
     vv_keyring_free(ring);
     return err;

@@ -38,6 +38,7 @@ enum option {
     WRITEBACK,
     LOCAL_LOCKS,
     HEAR_SYNCS,
+    LABEL,
     READ_ONLY,
     ALLOW_OTHER,
     ABANDON_JOURNAL,
@@ -99,6 +100,7 @@ static const struct {
     {DURABILITY, SERVE, "durability", "WHERE",
      "fsync waits for the store (bucket) or the local journal (journal, the default for file://)"},
     {COMPRESSION, INIT | SERVE, "compression", "NAME", "lz4 (default), zstd, zstd:LEVEL or none, for new data"},
+    {LABEL, INIT, "label", "TEXT", "what the volume is called (e2label and the like: FS_IOC_SETFSLABEL)"},
     {CIPHER, INIT | SERVE, "cipher", "NAME",
      "aes-256-gcm (default), xchacha20-poly1305 or none, for new data"},
     {ATIME, SERVE, "atime", "WHEN",
@@ -245,6 +247,12 @@ static int set_durability(struct vv_options *options, const char *value)
     return 0;
 }
 
+static int set_label(struct vv_options *options, const char *value)
+{
+    options->label = value;
+    return strlen(value) > VV_LABEL_MAX ? complain("label", value, "not at most 255 bytes") : 0;
+}
+
 static int set_atime(struct vv_options *options, const char *value)
 {
     static const char *const names[] = {"relatime", "noatime", "strictatime"}; /* as enum vv_atime */
@@ -344,6 +352,7 @@ static int set_value(struct vv_options *options, enum option option, const char 
             return complain("store-latency", value, "not a number of milliseconds");
         return 0;
     case CACHE: options->cache = value; return 0;
+    case LABEL: return set_label(options, value);
     case CACHE_SIZE:
         if (vv_parse_size(value, &options->cache_bytes) < 0 ||
             options->cache_bytes < VV_DISK_SIZE_MIN)

@@ -49,6 +49,7 @@ struct vv_options {
     const char *key_file, *passphrase_file;
     const char *new_key_file, *new_passphrase_file;
     const char *mount;
+    const char *label;
     const char *ninep[VV_CMD_ADDRESSES_MAX];
     unsigned ninep_count;
     const char *nfs[VV_CMD_ADDRESSES_MAX];

@@ -61,6 +61,7 @@ static void print_status(const struct vv_options *options, const json_t *object)
     printf("%s: %s\n", options->url, is_served ? "being served" : "not being served");
     if (json_is_true(json_object_get(object, "is_shut_down")))
         printf("  shut down: everything fails until it is unmounted and served again\n");
+    print_text(object, "label", "label");
     print_text(object, "volume", "volume");
     print_text(object, "pid", "server's process");
     print_text(object, "mount", "mounted at");

@@ -293,6 +293,12 @@ MUST_CHECK int vv_fs_sync(struct vv_fs *fs, uint64_t inode);
 /* As vv_volume_shut_down: everything fails from now on, through every door. Does not suspend. */
 void vv_fs_shut_down(struct vv_fs *fs);
 
+/* What people call the volume: at most VV_LABEL_MAX bytes, ended by NUL; "": nothing. Whoever sets it must be allowed to (the
+ * door checks); it is durable on return. -EINVAL (too long), -EROFS, errors of vv_volume_run and vv_volume_sync. */
+#define VV_LABEL_MAX 255
+MUST_CHECK int vv_fs_label(struct vv_volume *volume, char out[VV_LABEL_MAX + 1]);
+MUST_CHECK int vv_fs_set_label(struct vv_volume *volume, const char *text);
+
 struct vv_statfs {
     uint64_t block_bytes, blocks, blocks_free, files, files_free;
     uint64_t fsid;

@@ -7,6 +7,7 @@
   shutdown.py doors DIR 9P NFSPORT NBD  at once; then nothing is to be had through any door. Prints TAP
   shutdown.py write DIR                 files that nobody syncs, one of them written by a mapping; prints their names
   shutdown.py same DIR                  ... and they are there
+  shutdown.py label DIR [TEXT]          sets the volume's label; prints it, or the error
 """
 import ctypes
 import errno
@@ -22,6 +23,7 @@ import nbd
 import nfs_client
 import ninep_client
 
+FS_IOC_GETFSLABEL, FS_IOC_SETFSLABEL = 0x81009431, 0x41009432
 FS_IOC_SHUTDOWN = 0x8004587D  # _IOR('X', 125, uint32_t)
 SYNCED, COMMITTED, AT_ONCE = 0, 1, 2
 FILES, FILE_BYTES = 50, 30000
@@ -176,13 +178,27 @@ def same(directory, has_mapped):
             sys.exit("what was mapped is not there")
 
 
+def label(directory, text):
+    fd = os.open(directory, os.O_RDONLY)
+    try:
+        if text is not None:
+            fcntl.ioctl(fd, FS_IOC_SETFSLABEL, text.encode().ljust(256, b"\0"))
+        got = bytearray(256)
+        fcntl.ioctl(fd, FS_IOC_GETFSLABEL, got)
+        print(got.rstrip(b"\0").decode())
+    except OSError as error:
+        print(errno.errorcode[error.errno])
+
+
 def main():
     command, directory = sys.argv[1:3]
     if command == "down":
         got = error_of(lambda: shut_down(directory, int(sys.argv[3])))
         print(errno.errorcode.get(got, got))
         return got != 0
-    if command == "refused":
+    if command == "label":
+        label(directory, sys.argv[3] if len(sys.argv) > 3 else None)
+    elif command == "refused":
         refused(directory)
     elif command == "doors":
         doors(directory, sys.argv[3], sys.argv[4], sys.argv[5])

@@ -25,10 +25,13 @@ unmounted() {
 fsck() { "$V" fsck "$VOL" --key-file "$T/key" --data --quiet; }
 
 chmod 711 "$T"
-make_volume
+make_volume --label "first light"
 serve --mount "$T/mnt" --9p "unix:$T/9p" --nfs 127.0.0.1:0 --export /:no_root_squash,insecure --nbd "unix:$T/nbd" ||
     { not_ok "serve"; finish; exit 1; }
 "$V" device create "$T/vol" disk 1M >/dev/null || not_ok "a device"
+is "the label that init gave" "$(py label "$T/mnt")" "first light"
+is "a user may not give another" "$(timeout 60 setpriv --reuid=65534 --regid=65534 --clear-groups /usr/bin/python3 tests/it/shutdown.py label "$T/mnt" mine)" EPERM
+is "root may" "$(py label "$T/mnt" "holiday pictures")" "holiday pictures"
 tap "who may shut it down" py refused "$T/mnt"
 PORT=$(grep -o 'NFS on port [0-9]*' "$T/server.log" | grep -o '[0-9]*$')
 tap "nothing is to be had through any door" py doors "$T/mnt" "unix:$T/9p" "$PORT" "nbd+unix:///disk?socket=$T/nbd"
@@ -39,6 +42,7 @@ unmounted || status=$?
 is "the server ends with its mount, though it has other doors" $status 1
 check "and says why" grep -q "the volume was shut down" "$T/server.log"
 serve --mount "$T/mnt" || not_ok "serve again"
+is "the label is durable, and status shows it" "$("$V" status "$VOL" --json | python3 -c 'import json,sys; print(json.load(sys.stdin)["label"])')" "holiday pictures"
 is "what was fsynced is there" "$(stat -c %s "$T/mnt/kept")" 80000
 check "and the volume takes more" sh -c "echo more >$T/mnt/more && sync $T/mnt/more"
 check "stop" stop

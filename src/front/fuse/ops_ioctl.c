@@ -3,6 +3,7 @@
  * The kernel forwards ioctls with sizes that it has checked against the command, whatever the caller's word size:
  * FS_IOC_GETFLAGS is "long" by name and 32 bits by use. */
 #include <linux/fs.h>
+#include <string.h>
 #include <sys/ioctl.h>
 
 #include "base/log.h"
@@ -88,6 +89,27 @@ static int ioctl_set_xattr(struct vv_fuse_request *request)
     return reply_ioctl(request, NULL, 0);
 }
 
+static int ioctl_get_label(struct vv_fuse_request *request, const struct fuse_ioctl_in *in)
+{
+    char label[FSLABEL_MAX];
+    _Static_assert(FSLABEL_MAX == VV_LABEL_MAX + 1, "they are the same");
+    if (in->out_size < FSLABEL_MAX)
+        return -EINVAL;
+    TRY(vv_fs_label(vv_fs_volume(request->fuse->fs), label));
+    return reply_ioctl(request, label, FSLABEL_MAX);
+}
+
+static int ioctl_set_label(struct vv_fuse_request *request)
+{
+    char label[FSLABEL_MAX];
+    if (!vv_fuse_device_is_admin((pid_t)request->message.header.pid))
+        return -EPERM;
+    if (!vv_fuse_take(request, label, sizeof(label)) || !memchr(label, 0, sizeof(label)))
+        return -EINVAL;
+    TRY(vv_fs_set_label(vv_fs_volume(request->fuse->fs), label));
+    return reply_ioctl(request, NULL, 0);
+}
+
 struct shutdown_wish {
     pid_t pid;
     uint64_t address;
@@ -134,7 +156,8 @@ int vv_fuse_ioctl(struct vv_fuse_request *request)
     if (!vv_fuse_take(request, &in, sizeof(in)))
         return -EINVAL;
     bool is_setting =
-        in.cmd == FS_IOC_SETFLAGS || in.cmd == FS_IOC32_SETFLAGS || in.cmd == FS_IOC_FSSETXATTR;
+        in.cmd == FS_IOC_SETFLAGS || in.cmd == FS_IOC32_SETFLAGS ||
+        in.cmd == FS_IOC_FSSETXATTR || in.cmd == FS_IOC_SETFSLABEL;
     if (is_setting && request->fuse->options.is_read_only)
         return -EROFS;
     switch (in.cmd) {
@@ -148,6 +171,10 @@ int vv_fuse_ioctl(struct vv_fuse_request *request)
         return ioctl_get_xattr(request, &in);
     case FS_IOC_FSSETXATTR:
         return ioctl_set_xattr(request);
+    case FS_IOC_GETFSLABEL:
+        return ioctl_get_label(request, &in);
+    case FS_IOC_SETFSLABEL:
+        return ioctl_set_label(request);
     case IOC_SHUTDOWN:
         return ioctl_shut_down(request, &in);
     default:
