@@ -23,6 +23,7 @@
 #define RING_WRITE_MAX (256u << 10)
 /* After so many refusals in turn the filesystem is taken to be one that can't write without waiting. */
 #define RING_REFUSALS_MAX 64
+#define EXPECTED_MAX_NS 400000u /* a synced write that takes so long is not polled for */
 
 struct real_file {
     struct vv_file base;
@@ -419,7 +420,12 @@ static int real_pwritev_sync(struct vv_file *base, struct iovec *iov, int count,
     TRY(leave_direct(file));
     file->is_cached = file->is_cached || !is_either;
     uint64_t changes = file->changes; /* what ends meanwhile is for the next */
+    bool is_expected = is_either && uring->worker_ns > 0 && uring->worker_ns <= EXPECTED_MAX_NS;
+    if (is_expected)
+        vv_real_expect(vv_real_self(), uring->worker_ns);
     vv_real_offload_blocking(run_write, &call);
+    if (is_expected)
+        vv_real_expect_end(vv_real_self());
     if (call.err != 0)
         file->changes++;
     else if (file->synced < changes)

@@ -178,10 +178,33 @@ static void run_timers(struct vv_real *real, uint64_t now_ns)
         timer->fn(timer->arg);
 }
 
+void vv_real_expect(struct vv_real *real, uint64_t usual_ns)
+{
+    uint64_t until_ns = vv_real_now_ns(NULL) + usual_ns + usual_ns / 2;
+    if (real->expected_count++ == 0 || until_ns > real->expected_until_ns)
+        real->expected_until_ns = until_ns;
+}
+
+void vv_real_expect_end(struct vv_real *real)
+{
+    assert(real->expected_count > 0);
+    real->expected_count--;
+}
+
+/* Begin to poll; returns until when. */
+static uint64_t begin_polling(struct vv_real *real, uint64_t now_ns)
+{
+    uint64_t until_ns = vv_spin_begin(&real->spin, now_ns);
+    bool is_able = real->spin.max_ns > 0 && now_ns >= real->spin.crowded_until_ns;
+    if (is_able && real->expected_count > 0 && real->expected_until_ns > until_ns)
+        return real->expected_until_ns;
+    return until_ns;
+}
+
 /* Poll from `from_ns` until something happens; false when it is time to sleep. */
 static bool spin(struct vv_real *real, uint64_t from_ns)
 {
-    uint64_t until_ns = vv_spin_begin(&real->spin, from_ns);
+    uint64_t until_ns = begin_polling(real, from_ns);
     uint64_t next_ns = vv_timer_heap_next(&real->base.timers);
     uint64_t now_ns = from_ns;
     while (now_ns < until_ns) {
@@ -237,19 +260,22 @@ static void wait_for_event(struct vv_real *real)
     uint64_t from_ns = vv_real_now_ns(NULL);
     uint64_t timer_ns = vv_timer_heap_next(&real->base.timers);
     /* Who will not poll anyway sees with the sleep what is there already. */
-    bool is_polling = vv_spin_begin(&real->spin, from_ns) > from_ns;
+    bool is_polling = begin_polling(real, from_ns) > from_ns;
+    bool is_expecting = real->expected_count > 0; /* that says nothing about clients */
     if (timer_ns <= from_ns || (is_polling && poll_descriptors(real, 0) > 0))
         return;
     bool is_met = spin(real, from_ns);
     uint64_t now_ns = vv_real_now_ns(NULL);
     vv_spin_go_on(&real->spin, now_ns);
     if (is_met) {
-        vv_spin_learn(&real->spin, now_ns - from_ns);
+        if (!is_expecting)
+            vv_spin_learn(&real->spin, now_ns - from_ns);
         return;
     }
     atomic_store_explicit(&real->woken_ns, 0, memory_order_relaxed);
     sleep_for_event(real, now_ns);
-    vv_spin_learn(&real->spin, event_time_ns(real, from_ns, timer_ns) - from_ns);
+    if (!is_expecting)
+        vv_spin_learn(&real->spin, event_time_ns(real, from_ns, timer_ns) - from_ns);
 }
 
 /* ---- the loop ---- */

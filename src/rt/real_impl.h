@@ -172,6 +172,8 @@ struct vv_real {
     struct vv_list hurried; /* runnable fibers that go before the others (vv_real_hurry) */
     size_t hurried_count;   /* of the reactor's runnable_count */
     struct vv_spin spin;
+    unsigned expected_count;         /* calls that will end soon (vv_real_expect) */
+    uint64_t expected_until_ns;      /* by then */
     uint64_t polled_ns;              /* when the descriptors were last looked at */
     _Atomic(struct vv_post *) inbox; /* newest first; any thread adds */
     atomic_bool is_sleeping;
@@ -185,6 +187,10 @@ struct vv_real *vv_real_self(void);
  * chain (write, sync, link, sync), for which others wait; behind a round of long requests, each link of that chain
  * took as long as they. */
 void vv_real_hurry(struct vv_fiber *fiber);
+/* A call is under way that usually takes so long, and ends with vv_real_expect_end: a reactor that polls at all polls for
+ * half as long again, if it has nothing else to do. For what is so short that waking the reactor takes as long as a good part of it. */
+void vv_real_expect(struct vv_real *real, uint64_t usual_ns);
+void vv_real_expect_end(struct vv_real *real);
 /* As vv_rt_offload, for a call that mostly waits. */
 void vv_real_offload_blocking(void (*fn)(void *), void *arg);
 extern const struct vv_path_ops vv_real_path_ops;

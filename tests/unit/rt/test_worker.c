@@ -125,6 +125,39 @@ static void test_hurry(void)
            "real: whose call has ended goes before those that wait for their turn (%s)", turns);
 }
 
+/* ---- what will end soon is polled for ---- */
+
+#define USUAL_NS (200 * 1000ull)
+#define SLEEP_NS (2 * VV_NS_PER_MS) /* longer than any polling */
+
+static void sleep_a_while(void *arg)
+{
+    const struct timespec time = {.tv_nsec = SLEEP_NS};
+    (void)arg;
+    nanosleep(&time, NULL);
+}
+
+static void test_expect(void)
+{
+    struct vv_real *real = vv_real_self();
+    uint64_t before_ns = vv_rt_now_ns();
+    vv_real_expect(real, USUAL_NS);
+    uint64_t until_ns = real->expected_until_ns;
+    tap_ok(until_ns >= before_ns + USUAL_NS && until_ns <= vv_rt_now_ns() + 2 * USUAL_NS,
+           "real: polled for as long as it takes, and half as long again");
+    vv_real_expect(real, USUAL_NS / 10);
+    tap_ok(real->expected_until_ns == until_ns, "real: a shorter one does not shorten that");
+    real->spin.now_ns = real->spin.max_ns;
+    vv_rt_offload(sleep_a_while, NULL);
+    tap_ok(real->spin.now_ns == real->spin.max_ns, "real: it says nothing about how soon clients come");
+    vv_real_expect_end(real);
+    vv_real_expect_end(real);
+    tap_is_int(real->expected_count, 0, "real: nothing is expected any more");
+    vv_rt_offload(sleep_a_while, NULL);
+    tap_ok(real->spin.max_ns == 0 || real->spin.now_ns < real->spin.max_ns,
+           "real: another long wait does");
+}
+
 /* ---- posts ---- */
 
 #define POSTS 2000
@@ -336,6 +369,8 @@ static void test_all(struct both *both)
     test_post(both);
     if (both->is_real)
         test_hurry();
+    if (both->is_real)
+        test_expect();
     if (both->is_real)
         test_reactors(both);
     if (both->is_real)
