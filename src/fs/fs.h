@@ -138,6 +138,8 @@ unsigned vv_fs_reply_count(const struct vv_fs *fs);
 
 /* ---- names ---- */
 
+/* For a caller who was checked the parent is not looked at unless the name is "." or "..": a name is then not found
+ * (-ENOENT) in what is no directory, or not there, as in a directory that has been removed. */
 MUST_CHECK int vv_fs_lookup(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t parent,
                             const char *name, size_t name_len, struct vv_attr *out_attr);
 MUST_CHECK int vv_fs_getattr(struct vv_fs *fs, uint64_t inode, struct vv_attr *out_attr);

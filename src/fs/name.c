@@ -37,13 +37,10 @@ static int find_entry(struct vv_op *op, struct vv_place *place)
     return 1;
 }
 
-void vv_place_read(struct vv_fs *fs, struct vv_op *op, const struct vv_fs_call *call,
-                   struct vv_place *place)
+/* What the name stands for. The directory has been read, or the name is neither "." nor "..". */
+static void read_child(struct vv_fs *fs, struct vv_op *op, struct vv_place *place)
 {
     place->is_found = false;
-    place->dir_err = vv_inode_load(fs, op, place->parent, &place->dir);
-    if (place->dir_err == 0 && !S_ISDIR(place->dir.mode))
-        place->dir_err = -ENOTDIR;
     place->name_err = find_entry(op, place);
     if (place->name_err > 0) {
         place->name_err = vv_inode_load(fs, op, place->entry.inode, &place->child);
@@ -52,6 +49,15 @@ void vv_place_read(struct vv_fs *fs, struct vv_op *op, const struct vv_fs_call *
             place->name_err = -VV_ERR_CORRUPT;
         place->is_found = place->name_err == 0;
     }
+}
+
+void vv_place_read(struct vv_fs *fs, struct vv_op *op, const struct vv_fs_call *call,
+                   struct vv_place *place)
+{
+    place->dir_err = vv_inode_load(fs, op, place->parent, &place->dir);
+    if (place->dir_err == 0 && !S_ISDIR(place->dir.mode))
+        place->dir_err = -ENOTDIR;
+    read_child(fs, op, place);
     if (place->dir_err == 0)
         place->dir_err = vv_permit(op, &call->cred, &place->dir, X_OK);
 }
@@ -69,7 +75,10 @@ static int lookup(struct vv_op *op, void *arg)
 {
     struct lookup *call = arg;
     struct vv_place *place = &call->place;
-    vv_place_read(call->fs, op, call->call, place);
+    if (call->call->cred.is_checked && !vv_name_is_dots(place->name, place->name_len))
+        read_child(call->fs, op, place);
+    else
+        vv_place_read(call->fs, op, call->call, place);
     if (vv_op_is_missing(op))
         return -VV_ERR_MISS;
     TRY(place->dir_err);

@@ -25,6 +25,12 @@ static void test_lookup(void)
     tap_is_int(look(BOB, dir, "no"), -EACCES, "... says nothing about names");
     tap_is_int(look(BOB, dir, long_name), -EACCES, "... of any length");
     tap_is_int(look(KERNEL, dir, "file"), (int64_t)file, "... except when checked");
+    tap_is_int(look(KERNEL, dir, ".."), (int64_t)top, "... and ..");
+    tap_is_int(look(KERNEL, dir, "no"), -ENOENT, "checked: no such name");
+    tap_is_int(look(KERNEL, dir, long_name), -ENAMETOOLONG, "checked: a name too long");
+    tap_is_int(look(KERNEL, file, "x"), -ENOENT, "checked: none in a file");
+    tap_is_int(look(KERNEL, 4711, "x"), -ENOENT, "checked: none in nothing");
+    tap_is_int(look(KERNEL, 4711, "."), -ESTALE, "checked: . of nothing");
     set_mode(ROOT, dir, 0755);
     long_name[VV_NAME_MAX] = 0;
     tap_ok(make_node(ROOT, dir, long_name, S_IFREG | 0644) > 0, "the longest name");
