@@ -38,20 +38,23 @@ WORK = tempfile.mkdtemp(prefix="bench-", dir=os.environ.get("BENCH_DIR", BUILD))
 CAUSES = {
     "write-text": "pinned, the codec has one processor together with everything else: by the bare loop it takes 64% of it (322 of 504 "
                   "MB/s), which leaves 36% for the client's write calls, the kernel's copies, waking, and writing the segments; the "
-                  "target leaves 20%. Of the server's samples LZ4 is 45%, copying requests in and into extents 5%",
+                  "target leaves 20%. Of the server's samples LZ4 is 54%, AES 6%, the kernel (copies, pages, the disk) 29%",
     "write-random": "the disk: 1 GiB of direct writes and a sync take as long as the line (the bare loop with the disk), "
                     "and the bare loop without it writes nothing; of the server's time copying requests is 13%, LZ4 and AES 12%",
-    "read-direct": "pinned: preadv2 of the store's file 31% of the server's samples (copying 17%, finding and making pages 10%), "
-                   "reply 18%, memmove 11%; the peer copies once less, and opens nothing",
-    "create": "seven requests a file, one after another (LOOKUP, CREATE, GETXATTR, GETATTR of the parent, whose attributes CREATE made the "
-              "kernel forget, WRITE, FLUSH, RELEASE), each with a client to be woken on an idle processor; the engine is under 5%",
-    "stat-cold": "waking: unpinned, the client's processor falls idle while it is served (docs/decisions/0013); with zero timeouts a third "
-                 "request, GETATTR of the directory, before the kernel checks its permissions, which it does not for the peer",
-    "stat-again": "a LOOKUP and two GETATTR each: with zero timeouts the kernel asks for the directory's attributes whenever it checks its "
-                  "permissions, which it does not for the peer; pinned, waking server and client is 61% of the server's time, look-ups 6%",
-    "append": "server and client are woken for each of two requests (finish_task_switch 23% of the server's samples), around one write and flush of the disk (iowrite16, telling it, 11%); "
-              "ext4's client only by the disk (docs/decisions/0013, 0015)",
-    "readdir": "one request at a time wakes server and client (likely: not profiled at this size)",
+    "read-direct": "pinned: opening what is sealed (libcrypto) is 24% of the server's samples, which the peer has not; preadv2 of the "
+                   "store's file 29% (copying 16%, finding and making pages 10%), the reply 20%",
+    "create": "six requests a file, as the peer's, one after another (LOOKUP, CREATE, GETXATTR where the peer has FLUSH, GETATTR of the parent, "
+              "WRITE, RELEASE); pinned, of the processor's samples the client has 30%, the server's system calls 22%, operations on the volume "
+              "14%, workers that seal and write what was created 12%; unpinned, each request wakes the client on an idle processor (docs/decisions/0013)",
+    "stat-cold": "the requests are the peer's (a LOOKUP; with zero timeouts two GETATTR more); pinned, of the processor's samples the client has 33%, "
+                 "looking the name up in the tables 35%, the server's system calls 18%; unpinned, the client's processor falls idle while it is "
+                 "served (docs/decisions/0013)",
+    "stat-again": "by default the kernel answers and no server is asked; with zero timeouts the requests are the peer's (a LOOKUP and two GETATTR): "
+                  "pinned, of the processor's samples the server's system calls have 33%, the client 24%, the volume 24%; unpinned, the client's processor "
+                  "falls idle while it is served (docs/decisions/0013)",
+    "append": "waking idle processors, about 43 us each time (docs/decisions/0013): server and client for each of two requests, the server once more by the "
+              "disk, ext4's client only by the disk; the same bound to one processor takes about half (append/1)",
+    "readdir": "of what the server does for it, pinned, 60% is reading the directory (half of that merging runs), the rest system calls and waking",
     "readdir-many": "merging runs and comparing keys (vv_merge_next, memcmp) is 26%, waking 17%",
     "memory": "not profiled",
 }
