@@ -30,7 +30,7 @@
 struct pick {
     struct vv_segment_id id;
     uint64_t total, live;
-    bool is_held;  /* as a segref */
+    bool is_held;  /* as a segref: while it is read */
     bool is_whole; /* all of its directory has been looked at */
     uint64_t left; /* frames in use that were not moved (yet) */
     struct vv_block *block;
@@ -263,6 +263,47 @@ static int pick_segments(struct pass *pass)
     return err;
 }
 
+/* ---- holding segments, and what was read of them ---- */
+
+static int hold(struct pass *pass, struct pick *pick)
+{
+    if (!pick->is_held)
+        TRY(vv_segref_hold(pass->volume, &pick->id));
+    pick->is_held = true;
+    return 0;
+}
+
+static void let_go(struct pass *pass, struct pick *pick)
+{
+    if (pick->is_held)
+        vv_segref_release(pass->volume, &pick->id);
+    pick->is_held = false;
+}
+
+static void close_pick(struct pass *pass, struct pick *pick)
+{
+    let_go(pass, pick);
+    vv_block_unref(pick->block);
+    pick->block = NULL;
+}
+
+/* The batch has been sealed anew: what it is made from is not needed any more. It may be deleted while the new segment
+ * waits for a store that is full; moves of what is gone will be refused. */
+static void drop_sources(struct pass *pass)
+{
+    while (!vv_list_is_empty(&pass->chunks)) {
+        struct chunk *chunk = vv_list_first(&pass->chunks, struct chunk, node);
+        vv_list_remove(&chunk->node);
+        vv_budget_release(&pass->volume->cache_budget, chunk->len);
+        vv_free(chunk);
+    }
+    for (size_t i = 0; i < pass->pick_count; i++) {
+        let_go(pass, &pass->picks[i]);
+        if (pass->picks[i].is_whole)
+            close_pick(pass, &pass->picks[i]);
+    }
+}
+
 /* ---- a batch: reading, sealing, putting ---- */
 
 static int compare_origins(const void *a, const void *b)
@@ -427,6 +468,7 @@ static int build(struct pass *pass)
     int err = vv_segment_builder_new(volume->ring, &pass->moves.id, &volume->settings, &builder);
     if (err == 0)
         err = reseal_batch(pass, builder);
+    drop_sources(pass);
     if (err == 0 && pass->moves.count > 0)
         err = put(pass, builder);
     vv_segment_builder_free(builder);
@@ -493,27 +535,13 @@ static int move(struct pass *pass)
 static void reset_batch(struct pass *pass)
 {
     struct vv_moves *moves = &pass->moves;
-    while (!vv_list_is_empty(&pass->chunks)) {
-        struct chunk *chunk = vv_list_first(&pass->chunks, struct chunk, node);
-        vv_list_remove(&chunk->node);
-        vv_budget_release(&pass->volume->cache_budget, chunk->len);
-        vv_free(chunk);
-    }
+    drop_sources(pass);
     moves->count = 0;
     moves->commit = 0;
     moves->is_taken = moves->is_confirmed = moves->is_settled = moves->is_written = false;
     vv_writer_reset(&moves->results);
     moves->result_count = 0;
     pass->batch_bytes = 0;
-}
-
-static void release(struct pass *pass, struct pick *pick)
-{
-    vv_block_unref(pick->block);
-    pick->block = NULL;
-    if (pick->is_held)
-        vv_segref_release(pass->volume, &pick->id);
-    pick->is_held = false;
 }
 
 static int flush_batch(struct pass *pass)
@@ -530,10 +558,6 @@ static int flush_batch(struct pass *pass)
         vv_segref_release(volume, &pass->moves.id);
     }
     reset_batch(pass);
-    for (size_t i = 0; i < pass->pick_count; i++) {
-        if (pass->picks[i].is_whole)
-            release(pass, &pass->picks[i]);
-    }
     if (err == 0 && volume->store_free != UINT64_MAX && vv_volume_refresh_space(volume) < 0)
         volume->store_free = 0; /* until it says again: no more for now */
     return err;
@@ -597,8 +621,10 @@ static int take_frame(struct pass *pass, uint32_t source, const struct vv_origin
 {
     struct vv_moves *moves = &pass->moves;
     if (moves->count > 0 &&
-        (moves->count == pass->frames_max || pass->batch_bytes + loc->len > pass->batch_max))
+        (moves->count == pass->frames_max || pass->batch_bytes + loc->len > pass->batch_max)) {
         TRY(flush_batch(pass));
+        TRY(hold(pass, &pass->picks[source]));
+    }
     assert(moves->count < moves->capacity);
     moves->moves[moves->count++] =
         (struct vv_move){.origin = *origin, .from = *loc, .source = source};
@@ -655,8 +681,7 @@ static bool is_damage(int err)
 static int take_segment(struct pass *pass, uint32_t source)
 {
     struct pick *pick = &pass->picks[source];
-    TRY(vv_segref_hold(pass->volume, &pick->id));
-    pick->is_held = true;
+    TRY(hold(pass, pick));
     int err = take_entries(pass, source);
     if (is_damage(err)) {
         struct vv_frame_loc loc = {.segment = pick->id};
@@ -688,7 +713,7 @@ static void pass_done(struct pass *pass)
 {
     reset_batch(pass);
     for (size_t i = 0; i < pass->pick_count; i++)
-        release(pass, &pass->picks[i]);
+        close_pick(pass, &pass->picks[i]);
     vv_writer_done(&pass->moves.results);
     vv_free(pass->moves.moves);
     vv_free(pass->picks);

@@ -19,7 +19,8 @@
  *   without moves; a segment of moves that were lost with a crash has no 'S' record, and the next opening's sweep takes it (16).
  * - Moves cannot make a commit fail: when their records cannot be read, or memory is short, all of them are refused.
  * - Nothing is deleted here. The old segment's debit makes it a candidate of space.c; the new one, if all its moves were refused, too.
- * - Old segments are held (segref) while they are read, the new one until its moves are settled.
+ * - Old segments are held (segref) while they are read, the new one until its moves are settled. Nothing is held back while the new one
+ *   is being put: the store may be full until users have deleted what the old ones hold.
  *
  * When: after dead segments have been looked for, which follows a manifest that was confirmed (flush.c), and only if
  * something has changed since a pass found nothing worth doing: an idle volume makes no request and has no timer. Also when a writer

@@ -32,5 +32,6 @@ void trace_repack_overwritten(void *arg);
 void trace_repack_truncated(void *arg);
 void trace_repack_unconfirmed(void *arg);
 void trace_repack_in_journal(void *arg);
+void trace_repack_cannot_put(void *arg);
 
 #endif

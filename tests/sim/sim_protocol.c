@@ -813,6 +813,7 @@ static const struct {
     {"10: repack's move of what is cut off", trace_repack_truncated},
     {"10, 17: repack's move beside a journal", trace_repack_in_journal},
     {"14: repacked segments before their moves are confirmed", trace_repack_unconfirmed},
+    {"14: repacking that cannot put holds nothing back", trace_repack_cannot_put},
     {"12, 14: log objects that hold file data", test_log_objects_with_data},
     {"14: a debit in memory", test_debit_in_memory},
     {"14, 18: a debit in the journal", test_debit_in_journal},

@@ -244,3 +244,34 @@ void trace_repack_in_journal(void *arg)
     puppet_free(next);
     scene_done(&scene);
 }
+
+/* The store takes no new segment: what users delete must go all the same, for it may be what the store needs. */
+void trace_repack_cannot_put(void *arg)
+{
+    struct scene scene = scene_new(true, NULL);
+    struct gate *gate = scene.gate;
+    struct puppet *writer = open_sparse(&scene);
+    gate_rule(gate, GATE_PUT, "data/", GATE_FAIL, 1000000, 0);
+    tap_is_int(puppet_run(writer, puppet_manifest, NULL), 0, "a manifest is written");
+    vv_rt_sleep_ns(10 * VV_NS_PER_S);
+    tap_ok(stats_of(writer).is_repacking, "repacking begins, and cannot put its segment");
+    tap_is_int(puppet_run(writer, puppet_unlink, &file_a), 0, "the file is removed");
+    for (int i = 0; i < 6; i++) {
+        (void)puppet_run(writer, puppet_settle, NULL); /* it may say that the store fails */
+        vv_rt_sleep_ns(10 * VV_NS_PER_S);
+    }
+    tap_ok(stats_of(writer).is_repacking, "it still cannot");
+    tap_is_int(old_segments(gate), 0, "the old segments are gone");
+    gate_forget_rules(gate);
+    vv_rt_sleep_ns(30 * VV_NS_PER_S);
+    for (int i = 0; i < 3; i++) {
+        tap_is_int(puppet_run(writer, puppet_settle, NULL), 0, "now everything settles");
+        vv_rt_sleep_ns(10 * VV_NS_PER_S);
+    }
+    struct vv_volume_stats stats = stats_of(writer);
+    tap_is_int((int64_t)stats.repacked_frames, 0, "no frame was moved");
+    tap_is_int((int64_t)(stats.live_bytes + stats.total_bytes), 0, "nothing is live, or held");
+    tap_is_int(gate_objects(gate, "data/"), 0, "and the new segment is gone, too");
+    puppet_free(writer);
+    scene_done(&scene);
+}
