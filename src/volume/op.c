@@ -409,15 +409,18 @@ static int wait_for_bytes(struct vv_volume *volume, size_t bytes)
 }
 
 /* The open commit has as many changes as a commit can, and may not be frozen yet: what was planned is planned again in the
- * next one. Deleting waits, too. */
+ * next one. Deleting waits, too, but not for ever: a server that is to end must get to it. */
 static int wait_for_next_commit(struct vv_op *op)
 {
     struct vv_volume *volume = op->volume;
     size_t bytes = record_bytes(op);
+    uint64_t end = op->is_freeing ? vv_rt_now_ns() + volume->sync_timeout_ns : VV_NEVER;
     drop_staged(op);
     while (vv_commit_is_full(volume, bytes) && !volume->is_fenced) {
         if (vv_store_is_refusing(volume) && !vv_volume_is_journaling(volume))
             return volume->store_error;
+        if (vv_rt_now_ns() >= end)
+            return -EIO;
         vv_waitq_wake_all(&volume->commit_work);
         vv_waitq_wait(&volume->room, vv_rt_now_ns() + 200 * VV_NS_PER_MS);
     }
@@ -487,6 +490,7 @@ int vv_volume_run(struct vv_volume *volume, enum vv_op_mode mode, size_t write_b
     }
     struct vv_op op;
     vv_op_init(&op, volume);
+    op.is_freeing = mode == VV_OP_FREEING;
     int result = run_rounds(&op, fn, arg);
     vv_op_done(&op);
     if (charged > 0)

@@ -37,6 +37,7 @@ struct vv_op {
     struct vv_writer keys; /* to be fetched: u16 length, key */
     size_t key_count;
     size_t miss_count;
+    bool is_freeing; /* VV_OP_FREEING */
     bool is_pinning; /* keys that are found are fetched too, when others are missed */
     struct {
         void (*fn)(struct vv_op *op, uint64_t arg);

@@ -338,6 +338,28 @@ static void much_metadata(void *arg)
     tear_down(test);
 }
 
+/* With a store that does not answer, deleting goes on until a commit is full, and then fails after a while. */
+static void deleting_ends(void *arg)
+{
+    struct test *test = arg;
+    unsigned done = 0;
+    int err = 0;
+    test->memory_bytes = 1 << 30;
+    test->store_ns = 5000 * VV_NS_PER_S;
+    make_volume(test);
+    uint64_t begun_ns = vv_rt_now_ns();
+    for (; done < 3 * LONG_VALUES && err >= 0; done += err >= 0) {
+        struct long_put put = {.number = done};
+        err = vv_volume_run(test->volume, VV_OP_FREEING, 0, do_long_put, &put);
+    }
+    tap_is_int(err, -EIO, "it ends");
+    tap_ok(done > 300 && vv_rt_now_ns() - begun_ns >= 300 * VV_NS_PER_S, "after %u changes of 64 KiB", done);
+    vv_volume_shut_down(test->volume);
+    tap_is_int(vv_volume_close(test->volume), -VV_ERR_SHUT_DOWN, "and the volume can be closed");
+    vv_keyring_free(test->ring);
+    vv_store_close(test->store);
+}
+
 /* Empty files, known to the model. */
 static void make_files(struct test *test)
 {
@@ -540,6 +562,7 @@ int main(int argc, char **argv)
     run(slow_store, 1, 0, true);
     run(much_metadata, 1, 0, true);
     run(much_metadata, 2, 0, false);
+    run(deleting_ends, 1, 0, false);
     for (uint64_t i = 1; i <= 4; i++)
         run(shut_down, i, 0, i % 2 == 1);
     run(closings, 15, 0, true);
