@@ -1,4 +1,4 @@
-/* Passes of repacking: what is picked, read, sealed again and put; repack_impl.h has the rules. */
+/* Passes of repacking: what is read, sealed again, put and moved; repack_impl.h has the rules. */
 #include "volume/repack_impl.h"
 
 #include <assert.h>
@@ -9,33 +9,10 @@
 #include "base/plant.h"
 #include "volume/op_impl.h"
 
-#define WASTE_BYTES (64ull << 20)
-#define WASTE_PERCENT 25
-#define LIVE_PERCENT 60
-#define TINY_COUNT 1024
-#define TINY_PART 16 /* a tiny segment has less than this part of a data segment */
-#define NEWS_PART 8  /* of the waste that makes a pass due: so much must have died since a vain one */
-#define STORE_PART 32 /* of a bounded store: so much waste makes a pass due, though it is less than WASTE_BYTES */
-#define URGENT 2      /* times the waste that makes a pass due: then it goes on though writers wait */
-#define ROOM_MIN (4ull << 20) /* in a bounded store */
-#define ROOM_PART 4           /* a batch takes at most this part of it */
-#define PICKS_MAX 512
-#define SCAN_YIELDS 256
 #define LOOKUPS 64
 #define GAP_MAX (64u << 10)      /* bytes read in vain to join two frames */
 #define RUN_MAX (2u << 20)       /* of one GET */
 #define RETRY_NS (20 * VV_NS_PER_MS) /* when there is no memory */
-
-/* A segment whose frames are moved. */
-struct pick {
-    struct vv_segment_id id;
-    uint64_t total, live;
-    bool is_held;  /* as a segref: while it is read */
-    bool is_whole; /* all of its directory has been looked at */
-    uint64_t left; /* frames in use that were not moved (yet) */
-    struct vv_block *block;
-    const struct vv_sealer *sealer;
-};
 
 /* Sealed bytes of a batch, as they were read. */
 struct chunk {
@@ -46,7 +23,7 @@ struct chunk {
 
 struct pass {
     struct vv_volume *volume;
-    struct pick *picks; /* chosen; PICKS_MAX of room */
+    struct vv_pick *picks; /* chosen; VV_PICKS_MAX of room */
     size_t pick_count;
     struct vv_list chunks;
     struct vv_moves moves; /* of the batch */
@@ -56,216 +33,9 @@ struct pass {
     size_t emptied, outputs;
 };
 
-/* ---- when ---- */
-
-static uint64_t default_to(uint64_t value, uint64_t otherwise)
-{
-    return value != 0 ? value : otherwise;
-}
-
-void vv_repack_init(struct vv_volume *volume, const struct vv_repack_options *options)
-{
-    struct vv_repack *repack = &volume->repack;
-    repack->options = *options;
-    repack->options.waste_bytes = default_to(options->waste_bytes, WASTE_BYTES);
-    repack->options.waste_percent =
-        (unsigned)default_to(options->waste_percent, WASTE_PERCENT);
-    repack->options.live_percent = (unsigned)default_to(options->live_percent, LIVE_PERCENT);
-    repack->options.tiny_count = (unsigned)default_to(options->tiny_count, TINY_COUNT);
-    repack->dead_news = UINT64_MAX;
-    vv_waitq_init(&repack->work);
-}
-
-static uint64_t tiny_bytes(const struct vv_volume *volume)
-{
-    return volume->segment_bytes / TINY_PART;
-}
-
-void vv_repack_note_segment(struct vv_volume *volume, int64_t total)
-{
-    if (total > 0 && (uint64_t)total < tiny_bytes(volume) && volume->repack.tiny_news < UINT64_MAX)
-        volume->repack.tiny_news++;
-}
-
-void vv_repack_note_dead(struct vv_volume *volume, uint64_t bytes)
-{
-    uint64_t *news = &volume->repack.dead_news;
-    *news = bytes > UINT64_MAX - *news ? UINT64_MAX : *news + bytes;
-}
-
-/* Dead bytes of the volume that are worth a pass: on a small store, a part of it is. */
-static uint64_t waste_due(const struct vv_volume *volume)
-{
-    const struct vv_repack_options *options = &volume->repack.options;
-    uint64_t part = volume->stats.live_bytes / 100 * options->waste_percent;
-    uint64_t least = options->waste_bytes;
-    if (volume->store_total != UINT64_MAX && least > volume->store_total / STORE_PART)
-        least = volume->store_total / STORE_PART;
-    return part > least ? part : least;
-}
-
-/* Dead bytes, those of dead segments that are not deleted yet included. */
-static uint64_t waste_of(const struct vv_volume *volume)
-{
-    uint64_t total = volume->stats.total_bytes;
-    uint64_t live = volume->stats.live_bytes;
-    return total > live ? total - live : 0;
-}
-
-static bool is_due(const struct vv_volume *volume)
-{
-    const struct vv_repack *repack = &volume->repack;
-    uint64_t due = waste_due(volume);
-    return (waste_of(volume) > due && repack->dead_news > due / NEWS_PART) ||
-           repack->tiny_news >= repack->options.tiny_count;
-}
-
-static bool is_ending(const struct vv_volume *volume)
-{
-    return volume->is_fenced || volume->is_abandoning || volume->is_closing;
-}
-
-/* What serves users comes first; but writers who never stop must not make it wait for ever. */
-static bool is_calm(const struct vv_volume *volume)
-{
-    bool is_urgent = waste_of(volume) / URGENT > waste_due(volume);
-    return !is_ending(volume) && volume->store_error == 0 &&
-           (volume->dirty_waiters == 0 || is_urgent) && !vv_lsm_is_stalled(volume->lsm) &&
-           vv_log_manifest(volume->log)->pin_count == 0 &&
-           vv_lsm_memtable_bytes(volume->lsm) <= 2 * volume->memtable_limit;
-}
-
-/* Bytes that it may take of a bounded store before it gives anything back: when users have no room left, half of what is
- * kept from them is left to deleting and flushing. */
-static uint64_t store_room(const struct vv_volume *volume)
-{
-    uint64_t kept = vv_store_reserve(volume) / 2;
-    if (volume->store_free == UINT64_MAX)
-        return UINT64_MAX;
-    return volume->store_free > kept ? volume->store_free - kept : 0;
-}
-
-static bool is_going(const struct vv_volume *volume)
-{
-    return is_calm(volume) && store_room(volume) >= ROOM_MIN;
-}
-
-static uint64_t batch_max(const struct vv_volume *volume)
-{
-    uint64_t due = vv_upload_due_bytes(volume);
-    uint64_t part = store_room(volume) / ROOM_PART;
-    return due < part ? due : part;
-}
-
-/* ---- picking ---- */
-
-/* What a scan of the 'S' table finds. */
-struct finds {
-    struct pick sparse[2 * PICKS_MAX]; /* the sparsest of them */
-    struct pick tiny[PICKS_MAX];       /* that are not sparse, the first of them */
-    size_t sparse_count, tiny_count;
-    uint64_t waste, tiny_seen;
-};
-
-static int compare_picks(const void *a, const void *b)
-{
-    const struct pick *first = a;
-    const struct pick *second = b;
-    uint64_t left = first->live * second->total;
-    uint64_t right = second->live * first->total;
-    return left < right ? -1 : left > right;
-}
-
-static void find(const struct vv_volume *volume, struct finds *finds, const struct pick *pick)
-{
-    const struct vv_repack_options *options = &volume->repack.options;
-    bool is_tiny = pick->total < tiny_bytes(volume);
-    finds->waste += pick->total - pick->live;
-    finds->tiny_seen += is_tiny;
-    if (pick->live * 100 <= pick->total * options->live_percent) {
-        if (finds->sparse_count == 2 * PICKS_MAX) {
-            qsort(finds->sparse, finds->sparse_count, sizeof *finds->sparse, compare_picks);
-            finds->sparse_count = PICKS_MAX;
-        }
-        finds->sparse[finds->sparse_count++] = *pick;
-    } else if (is_tiny && finds->tiny_count < PICKS_MAX) {
-        finds->tiny[finds->tiny_count++] = *pick;
-    }
-}
-
-/* A record of the 'S' table. */
-static int look_at(const struct vv_volume *volume, struct finds *finds, struct vv_bytes key,
-                   struct vv_bytes value)
-{
-    struct pick pick = {.live = 0};
-    TRY(vv_key_segment_parse(key, &pick.id));
-    struct vv_cursor cursor = vv_cursor_of(value.ptr, value.len);
-    int64_t total = vv_cursor_svarint(&cursor);
-    int64_t live = vv_cursor_svarint(&cursor);
-    TRY(vv_cursor_end(&cursor));
-    if (live <= 0 || total < live || total > 2 * (int64_t)VV_SEGMENT_BYTES_MAX ||
-        pick.id.volume != 0 ||
-        (pick.id.kind == VV_SEGMENT_LOG && !vv_space_is_behind_replay(volume, &pick.id)))
-        return 0;
-    pick.total = (uint64_t)total;
-    pick.live = (uint64_t)live;
-    find(volume, finds, &pick);
-    return 0;
-}
-
-static int scan(struct vv_volume *volume, struct finds *finds)
-{
-    static const uint8_t lower[] = {VV_TABLE_SEGMENT};
-    static const uint8_t upper[] = {VV_TABLE_SEGMENT + 1};
-    struct vv_lsm_iter *iter;
-    struct vv_bytes key, value;
-    int found;
-    TRY(vv_lsm_iter_open(volume->lsm, (struct vv_bytes){lower, 1}, (struct vv_bytes){upper, 1},
-                         &iter));
-    for (unsigned i = 0; (found = vv_lsm_iter_next(iter, &key, &value)) > 0; i++) {
-        found = is_going(volume) ? look_at(volume, finds, key, value) : -VV_ERR_STOPPED;
-        if (found < 0)
-            break;
-        if (i % SCAN_YIELDS == SCAN_YIELDS - 1)
-            vv_fiber_yield(); /* what is in memory would else be gone through at one go */
-    }
-    vv_lsm_iter_close(iter);
-    return found;
-}
-
-static void choose(struct pass *pass, struct finds *finds)
-{
-    const struct vv_volume *volume = pass->volume;
-    uint64_t due = waste_due(volume);
-    uint64_t waste = finds->waste > due ? finds->waste : 0;
-    bool is_crowded = finds->tiny_seen >= volume->repack.options.tiny_count;
-    qsort(finds->sparse, finds->sparse_count, sizeof *finds->sparse, compare_picks);
-    for (size_t i = 0; i < finds->sparse_count && pass->pick_count < PICKS_MAX; i++) {
-        const struct pick *pick = &finds->sparse[i];
-        if (waste <= due / 2 && !(is_crowded && pick->total < tiny_bytes(volume)))
-            continue;
-        waste -= waste < pick->total - pick->live ? waste : pick->total - pick->live;
-        pass->picks[pass->pick_count++] = *pick;
-    }
-    for (size_t i = 0; is_crowded && i < finds->tiny_count && pass->pick_count < PICKS_MAX; i++)
-        pass->picks[pass->pick_count++] = finds->tiny[i];
-}
-
-static int pick_segments(struct pass *pass)
-{
-    struct finds *finds = vv_zalloc(sizeof *finds);
-    if (finds == NULL)
-        return -ENOMEM;
-    int err = scan(pass->volume, finds);
-    if (err == 0)
-        choose(pass, finds);
-    vv_free(finds);
-    return err;
-}
-
 /* ---- holding segments, and what was read of them ---- */
 
-static int hold(struct pass *pass, struct pick *pick)
+static int hold(struct pass *pass, struct vv_pick *pick)
 {
     if (!pick->is_held)
         TRY(vv_segref_hold(pass->volume, &pick->id));
@@ -273,14 +43,14 @@ static int hold(struct pass *pass, struct pick *pick)
     return 0;
 }
 
-static void let_go(struct pass *pass, struct pick *pick)
+static void let_go(struct pass *pass, struct vv_pick *pick)
 {
     if (pick->is_held)
         vv_segref_release(pass->volume, &pick->id);
     pick->is_held = false;
 }
 
-static void close_pick(struct pass *pass, struct pick *pick)
+static void close_pick(struct pass *pass, struct vv_pick *pick)
 {
     let_go(pass, pick);
     vv_block_unref(pick->block);
@@ -367,7 +137,7 @@ static int read_batch(struct pass *pass)
                 next->from.offset + next->from.len - start->from.offset > RUN_MAX)
                 break;
         }
-        if (!is_going(pass->volume))
+        if (!vv_repack_is_going(pass->volume))
             return -VV_ERR_STOPPED;
         TRY(read_run(pass, first, end));
     }
@@ -409,7 +179,7 @@ static int reseal_batch(struct pass *pass, struct vv_segment_builder *builder)
         vv_rt_offload(reseal_run, &reseal);
         if (reseal.err == -ENOMEM)
             vv_rt_sleep_ns(RETRY_NS);
-        if (is_ending(pass->volume))
+        if (vv_repack_is_ending(pass->volume))
             return -VV_ERR_STOPPED;
         if (reseal.err < 0 && reseal.err != -ENOMEM) {
             struct vv_move *bad = &moves->moves[reseal.next++];
@@ -488,7 +258,7 @@ static void account(struct pass *pass)
     }
 }
 
-static bool is_emptied(const struct pick *pick)
+static bool is_emptied(const struct vv_pick *pick)
 {
     return pick->is_whole && pick->left == 0;
 }
@@ -512,7 +282,7 @@ static int move(struct pass *pass)
     bool is_accounted = false;
     vv_moves_hand_over(volume, moves);
     while (!moves->is_settled) {
-        if (is_ending(volume) && vv_moves_take_back(volume, moves))
+        if (vv_repack_is_ending(volume) && vv_moves_take_back(volume, moves))
             return -VV_ERR_STOPPED;
         if (vv_planted(VV_PLANT_REPACK_DELETES) && moves->commit != 0 && !is_accounted) {
             account(pass);
@@ -578,7 +348,7 @@ static int look_up(struct vv_volume *volume, const struct vv_segment_entry *entr
     do {
         struct vv_lsm_pins pins;
         vv_lsm_pins_init(&pins);
-        err = is_going(volume) ? vv_lsm_fetch(volume->lsm, keys, count, &pins) : -VV_ERR_STOPPED;
+        err = vv_repack_is_going(volume) ? vv_lsm_fetch(volume->lsm, keys, count, &pins) : -VV_ERR_STOPPED;
         for (size_t i = 0; i < count && err == 0; i++) {
             struct vv_lsm_value value;
             int found = vv_lsm_get(volume->lsm, keys[i], &value);
@@ -641,7 +411,7 @@ static int take_frames(struct pass *pass, uint32_t source, const struct vv_segme
         return -ENOMEM;
     int err = look_up(volume, entries, count, records);
     for (uint32_t i = 0; i < count && err == 0; i++) {
-        struct pick *pick = &pass->picks[source];
+        struct vv_pick *pick = &pass->picks[source];
         const struct vv_frame_loc *loc = place_in(&records[i], &pick->id, first + i);
         if (loc == NULL)
             continue;
@@ -657,7 +427,7 @@ static int take_frames(struct pass *pass, uint32_t source, const struct vv_segme
 static int take_entries(struct pass *pass, uint32_t source)
 {
     struct vv_volume *volume = pass->volume;
-    struct pick *pick = &pass->picks[source];
+    struct vv_pick *pick = &pass->picks[source];
     struct vv_segment_entry *entries = NULL;
     uint32_t count = 0;
     TRY(vv_segment_directory(volume, &pick->id, &entries, &count));
@@ -680,7 +450,7 @@ static bool is_damage(int err)
 
 static int take_segment(struct pass *pass, uint32_t source)
 {
-    struct pick *pick = &pass->picks[source];
+    struct vv_pick *pick = &pass->picks[source];
     TRY(hold(pass, pick));
     int err = take_entries(pass, source);
     if (is_damage(err)) {
@@ -705,7 +475,7 @@ static int pass_init(struct pass *pass, struct vv_volume *volume)
     pass->moves.results = vv_writer_new();
     pass->moves.capacity = pass->frames_max;
     pass->moves.moves = vv_calloc(pass->frames_max, sizeof *pass->moves.moves);
-    pass->picks = vv_calloc(PICKS_MAX, sizeof *pass->picks);
+    pass->picks = vv_calloc(VV_PICKS_MAX, sizeof *pass->picks);
     return pass->moves.moves == NULL || pass->picks == NULL ? -ENOMEM : 0;
 }
 
@@ -724,13 +494,13 @@ static int pass_run(struct pass *pass)
     struct vv_volume *volume = pass->volume;
     if (volume->store_free != UINT64_MAX)
         TRY(vv_volume_refresh_space(volume));
-    if (!is_going(volume))
+    if (!vv_repack_is_going(volume))
         return -VV_ERR_STOPPED;
-    TRY(pick_segments(pass));
+    TRY(vv_repack_pick(volume, pass->picks, &pass->pick_count));
     for (size_t i = 0; i < pass->pick_count; i++) {
-        if (!is_going(volume))
+        if (!vv_repack_is_going(volume))
             return -VV_ERR_STOPPED;
-        pass->batch_max = batch_max(volume);
+        pass->batch_max = vv_repack_batch_max(volume);
         TRY(take_segment(pass, (uint32_t)i));
     }
     return flush_batch(pass);
@@ -751,11 +521,11 @@ static void count_emptied(struct pass *pass)
 static void flush_tables(struct pass *pass)
 {
     struct vv_volume *volume = pass->volume;
-    if (pass->emptied == 0 || is_ending(volume))
+    if (pass->emptied == 0 || vv_repack_is_ending(volume))
         return;
     volume->is_flush_due = true;
     vv_volume_wake_all(volume);
-    while (vv_log_manifest(volume->log)->last_commit < pass->last_commit && is_going(volume))
+    while (vv_log_manifest(volume->log)->last_commit < pass->last_commit && vv_repack_is_going(volume))
         vv_waitq_wait(&volume->repack.work, VV_NEVER);
 }
 
@@ -776,7 +546,7 @@ static void repack_main(void *arg)
         vv_info("volume", "repacked: %zu segments of %llu bytes emptied, %zu of %llu bytes written",
                 pass.emptied, (unsigned long long)pass.freed, pass.outputs,
                 (unsigned long long)pass.written);
-    if (err < 0 && err != -VV_ERR_STOPPED && !is_ending(volume))
+    if (err < 0 && err != -VV_ERR_STOPPED && !vv_repack_is_ending(volume))
         vv_warn("volume", "repacking: %s (again after the next flush)", vv_err_text(err));
     pass_done(&pass);
     if (is_worth || err < 0) {
@@ -793,7 +563,7 @@ static void repack_main(void *arg)
 void vv_repack_start(struct vv_volume *volume)
 {
     if (volume->repack.is_running || volume->repack.options.is_off || volume->is_read_only ||
-        !is_calm(volume) || !is_due(volume) ||
+        !vv_repack_is_calm(volume) || !vv_repack_is_due(volume) ||
         vv_fiber_start(repack_main, volume, "repack") < 0)
         return;
     volume->repack.is_running = true;

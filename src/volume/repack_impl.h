@@ -2,7 +2,7 @@
  * and put together into new data segments, so that the old ones lose their last live byte and are deleted as any
  * dead segment is (space.c, PROTOCOL 14).
  *
- * A pass (repack.c; a fiber of its own, one at a time) scans the 'S' table, picks segments, reads their directories, asks the
+ * A pass (repack.c; a fiber of its own, one at a time) scans the 'S' table, picks segments (repack_pick.c), reads their directories, asks the
  * extent records which frames are in use, reads those, and seals them again, sorted by origin, in batches. A batch is
  * one new data segment, which is put and confirmed, and its moves: for each frame, from where to where. They are handed
  * to the volume, and the next unit that is finalised takes them along (moves.c). The pass goes on when that unit is
@@ -36,13 +36,14 @@
  * moved for that reason about once. Log objects count when they are behind the replay point.
  * Every pass frees bytes or halves a number of objects, or it counts as vain; so passes come to an end.
  *
- * Bounds: PICKS_MAX segments a pass; a batch is one data segment's bytes at most (while others sync, what vv_upload_due_bytes
+ * Bounds: VV_PICKS_MAX segments a pass; a batch is one data segment's bytes at most (while others sync, what vv_upload_due_bytes
  * says; on a nearly full store, a part of its room) and VV_MOVES_MAX moves, less with little memory. What it holds is charged to the cache's budget. */
 #ifndef VV_VOLUME_REPACK_IMPL_H
 #define VV_VOLUME_REPACK_IMPL_H
 
 #include "volume/unit_impl.h"
 
+#define VV_PICKS_MAX 512 /* segments of a pass */
 #define VV_MOVES_MAX 2048
 #define VV_MOVE_MEMORY (32u << 10) /* of the memory budget, for each move of a batch: a block of the tables, twice */
 
@@ -50,8 +51,8 @@
 struct vv_move {
     struct vv_origin origin;
     struct vv_frame_loc from, to;
-    uint32_t source;  /* which of the pass's sources it is from */
-    const uint8_t *bytes; /* sealed as it was; NULL once it is in the new segment */
+    uint32_t source;  /* which of the pass's picks it is from */
+    const uint8_t *bytes; /* as it was sealed; NULL: it cannot be read, or opened. Only until it is sealed again */
     bool is_accepted; /* by the unit's judgement */
 };
 
@@ -70,16 +71,42 @@ struct vv_moves {
     bool is_written;    /* already: only of a planted bug */
 };
 
-/* ---- repack.c ---- */
+/* A segment whose frames are moved. */
+struct vv_pick {
+    struct vv_segment_id id;
+    uint64_t total, live;
+    bool is_held;  /* as a segref: while it is read */
+    bool is_whole; /* all of its directory has been looked at */
+    uint64_t left; /* frames in use that were not moved (yet) */
+    struct vv_block *block;
+    const struct vv_sealer *sealer;
+};
 
-/* Begin a pass in a fiber of its own, if it is worth it (see above). Does not suspend. */
-void vv_repack_start(struct vv_volume *volume);
+/* ---- repack_pick.c ---- */
+
 /* Once, before anything else. `options` as of vv_volume_options. */
 void vv_repack_init(struct vv_volume *volume, const struct vv_repack_options *options);
 /* News from finalising and opening that may make a pass worth it: a segment of so many bytes, and bytes that died (0 is
  * fine). None of its own doing. */
 void vv_repack_note_segment(struct vv_volume *volume, int64_t total);
 void vv_repack_note_dead(struct vv_volume *volume, uint64_t bytes);
+
+/* Has enough changed that a pass may be worth it? */
+bool vv_repack_is_due(const struct vv_volume *volume);
+/* The volume ends: nothing is begun, or handed over, any more. */
+bool vv_repack_is_ending(const struct vv_volume *volume);
+/* May a pass begin, and (if the store, asked again, has room) go on? */
+bool vv_repack_is_calm(const struct vv_volume *volume);
+bool vv_repack_is_going(const struct vv_volume *volume);
+/* Bytes that the next batch may have. */
+uint64_t vv_repack_batch_max(const struct vv_volume *volume);
+/* Pick up to VV_PICKS_MAX segments. Suspends. -ENOMEM, -VV_ERR_STOPPED (it may not go on), errors of reading tables. */
+MUST_CHECK int vv_repack_pick(struct vv_volume *volume, struct vv_pick *out_picks, size_t *out_count);
+
+/* ---- repack.c ---- */
+
+/* Begin a pass in a fiber of its own, if it is worth it (see above). Does not suspend. */
+void vv_repack_start(struct vv_volume *volume);
 
 /* ---- moves.c: in units; with the turn ---- */
 
