@@ -41,6 +41,8 @@ unsigned vv_real_cpu_count(void)
 /* A gap of this length between two looks is a processor taken away. */
 #define SPIN_GAP_NS 100000ull
 #define SPIN_CROWDED_NS (10 * VV_NS_PER_MS)
+/* Longer polling, for what is expected, has to find processors idle for so long: beside others it costs more than it gives. */
+#define EXPECT_ALONE_NS VV_NS_PER_S
 
 uint64_t vv_spin_begin(struct vv_spin *spin, uint64_t now_ns)
 {
@@ -195,7 +197,7 @@ void vv_real_expect_end(struct vv_real *real)
 static uint64_t begin_polling(struct vv_real *real, uint64_t now_ns)
 {
     uint64_t until_ns = vv_spin_begin(&real->spin, now_ns);
-    bool is_able = real->spin.max_ns > 0 && now_ns >= real->spin.crowded_until_ns;
+    bool is_able = real->spin.max_ns > 0 && now_ns >= real->spin.crowded_until_ns + EXPECT_ALONE_NS;
     if (is_able && real->expected_count > 0 && real->expected_until_ns > until_ns)
         return real->expected_until_ns;
     return until_ns;

@@ -40,7 +40,7 @@ CAUSES = {
          "than the peer's, which has several threads",
     "9p-read-4k-32": "likely (not profiled with all of it in memory): one reactor sends it from the cache; its processor time of a request is less "
          "than the peer's, which has several threads",
-    "9p-sync-4k-1": "likely (not profiled): the sync waits for a kernel thread between write and flush, and server and client are woken (docs/decisions/0015)",
+    "9p-sync-4k-1": "a write to the journal and a flush of the disk are 150 us of it, two round trips and waking server, worker and client the rest (docs/decisions/0015)",
 }
 
 
