@@ -17,6 +17,7 @@
 #define OPENING_STEPS 900 /* fiber switches of an opening, about */
 #define SERVING_STEPS 1200
 #define SHUT_DOWN_PERMILLE 750
+#define CONTESTS_BELOW 54 /* servers: then there are no more contests, but up to ROUNDS_MAX in a row */
 #define TWIN_PERMILLE 300
 #define CLUSTERED 4                   /* times as many crashes */
 #define CLUSTERED_PERMILLE 600        /* of them come soon after the one before */
@@ -383,7 +384,7 @@ static void run_servers(struct world *world)
             world_fail(world, "%u servers, and nothing gets done", world->server_count);
             return;
         }
-        if (world->mode->is_racing && round > 1 && world->server_count < SERVERS_MAX - 10 &&
+        if (world->mode->is_racing && round > 1 && world->server_count < CONTESTS_BELOW &&
             rng_chance(&world->rng, TWIN_PERMILLE))
             contest(world);
         struct server *server = start_server(world, false, false);
