@@ -40,7 +40,9 @@ fi
 
 # ---- a server that dies ----
 echo held >"$T/mnt/held"
-python3 - "$T/mnt" <<'P' >"$T/victims" 2>&1 &
+# Who works in the mount while its server dies; one waits for a lock that another holds, who lets go when all others are done.
+victims() {
+    python3 - "$T/mnt" <<'P' >"$T/victims" 2>&1 &
 import errno, fcntl, os, sys, threading
 mount = sys.argv[1]
 results = {}
@@ -68,26 +70,40 @@ held = open(f"{mount}/held", "r+b")
 other = open(f"{mount}/held", "r+b")
 fcntl.flock(held, fcntl.LOCK_EX)
 threads = [threading.Thread(target=run, args=(fn.__name__, fn), daemon=True) for fn in (write, look, sync)]
-threads.append(threading.Thread(target=run, args=("lock", lambda: fcntl.flock(other, fcntl.LOCK_EX)), daemon=True))
-for thread in threads:
+waiter = threading.Thread(target=run, args=("lock", lambda: fcntl.flock(other, fcntl.LOCK_EX)), daemon=True)
+for thread in threads + [waiter]:
     thread.start()
 print("started", flush=True)
 for thread in threads:
     thread.join(30)
-alive = sum(thread.is_alive() for thread in threads)
-print("hanging:", alive, " ".join(f"{name}={results[name]}" for name in sorted(results)), flush=True)
+waiter.join(5)
+is_waiting = waiter.is_alive()
+try:
+    held.close()
+except OSError:
+    pass
+waiter.join(30)
+alive = sum(thread.is_alive() for thread in threads + [waiter])
+print("hanging:", alive, "lock:", "waits for its holder" if is_waiting else "fails", *(f"{name}={results[name]}" for name in sorted(results)), flush=True)
 os._exit(0)
 P
-victims=$!
-for _ in $(seq 100); do grep -q started "$T/victims" && break; sleep 0.05; done
-sleep 1
-kill -KILL "$SERVER"
-wait "$SERVER" 2>/dev/null
-SERVER=
-wait $victims
-is "who works in the mount of a server that dies gets an error, nobody hangs" \
+    local victims=$!
+    for _ in $(seq 100); do grep -q started "$T/victims" && break; sleep 0.05; done
+    sleep 1
+    kill -KILL "$SERVER"
+    wait "$SERVER" 2>/dev/null
+    SERVER=
+    wait $victims
+    sed 's/^/# /' "$T/victims"
+}
+victims
+is "who works in the mount of a server that dies gets an error, nobody hangs: locks are the kernel's" \
+    "$(grep -o 'hanging: [0-9]*' "$T/victims") $(grep -o '[a-z]*=E[A-Z]*' "$T/victims" | grep -vc lock) errors, $(grep -o 'lock: [a-z ]*holder' "$T/victims")" \
+    "hanging: 0 3 errors, lock: waits for its holder"
+serve --mount "$T/mnt" --9p "unix:$T/9p" || { not_ok "a new server takes the dead mount's place"; finish; exit 1; }
+victims
+is "... and the server's: who waits for one gets an error, too" \
     "$(grep -o 'hanging: [0-9]*' "$T/victims") $(grep -o '=E[A-Z]*' "$T/victims" | wc -l) errors" "hanging: 0 4 errors"
-sed 's/^/# /' "$T/victims"
 check "the dead mount says what it is" sh -c "ls '$T/mnt' 2>&1 | grep -q 'not connected'"
 serve --mount "$T/mnt" || { not_ok "a new server takes the dead mount's place"; finish; exit 1; }
 is "a new server takes the dead mount's place" "$(cat "$T/mnt/held")" held
