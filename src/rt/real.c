@@ -42,7 +42,7 @@ unsigned vv_real_cpu_count(void)
 #define SPIN_GAP_NS 100000ull
 #define SPIN_CROWDED_NS (10 * VV_NS_PER_MS)
 /* Longer polling, for what is expected, has to find processors idle for so long: beside others it costs more than it gives. */
-#define EXPECT_ALONE_NS VV_NS_PER_S
+#define EXPECT_ALONE_NS (100 * VV_NS_PER_MS)
 
 uint64_t vv_spin_begin(struct vv_spin *spin, uint64_t now_ns)
 {
