@@ -27,7 +27,7 @@ WORKS = [
     ("read-4k", 1, IOS, "calls/s", "varve"),
     ("read-4k", 32, IOS, "calls/s", "varve"),
     ("write-4k", 32, IOS, "calls/s", "varve"),
-    ("sync-4k", 1, IOS // 10, "calls/s", "varve"),
+    ("sync-4k", 1, IOS // 2, "calls/s", "varve"),
     ("sync-4k", 32, IOS, "calls/s", "varve"),
 ]
 LINES = [door.Line(f"nfs-{work}" if work in ("readdirplus", "write-seq", "read-seq") else f"nfs-{work}-{depth}", unit,

@@ -24,7 +24,7 @@ WORKS = [
     ("read-4k", 1, IOS, "calls/s"),
     ("read-4k", 32, IOS, "calls/s"),
     ("write-4k", 32, IOS, "calls/s"),
-    ("sync-4k", 1, IOS // 10, "calls/s"),
+    ("sync-4k", 1, IOS // 2, "calls/s"),
     ("sync-4k", 32, IOS, "calls/s"),
 ]
 LINES = [door.Line(f"9p-{work}" if work in ("readdir", "write-seq", "read-seq") else f"9p-{work}-{depth}", unit,
