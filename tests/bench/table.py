@@ -52,8 +52,8 @@ CAUSES = {
     "stat-again": "by default the kernel answers and no server is asked; with zero timeouts the requests are the peer's (a LOOKUP and two GETATTR): "
                   "pinned, of the processor's samples the server's system calls have 33%, the client 24%, the volume 24%; unpinned, the client's processor "
                   "falls idle while it is served (docs/decisions/0013)",
-    "append": "waking idle processors, about 43 us each time (docs/decisions/0013): server and client for each of two requests, the server once more by the "
-              "disk, ext4's client only by the disk; the same bound to one processor takes about half (append/1)",
+    "append": "of both processors' samples (perf -a) 28% are halted, waiting for the disk, 10% are telling it to write and to flush (iowrite16), 41% are the server, "
+              "a third of that polling, 7% the client; two requests are waking server and client, about 43 us each time (docs/decisions/0013), ext4's client only by the disk",
     "readdir": "of what the server does for it, pinned, 60% is reading the directory (half of that merging runs), the rest system calls and waking",
     "readdir-many": "merging runs and comparing keys (vv_merge_next, memcmp) is 26%, waking 17%",
     "memory": "not profiled",
