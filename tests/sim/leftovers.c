@@ -55,10 +55,12 @@ static int add_segment(struct check *check, struct vv_bytes key, struct vv_bytes
     return vv_cursor_end(&cursor);
 }
 
-static int read_segments(struct check *check)
+/* Each record of a table. */
+static int each_record(struct check *check, uint8_t table,
+                       int (*fn)(struct check *check, struct vv_bytes key, struct vv_bytes value))
 {
-    static const uint8_t lower[] = {VV_TABLE_SEGMENT};
-    static const uint8_t upper[] = {VV_TABLE_SEGMENT + 1};
+    const uint8_t lower[] = {table};
+    const uint8_t upper[] = {table + 1};
     struct vv_lsm_iter *iter;
     struct vv_bytes key;
     struct vv_bytes value;
@@ -66,7 +68,7 @@ static int read_segments(struct check *check)
                        (struct vv_bytes){upper, 1}, &iter));
     int found;
     while ((found = vv_lsm_iter_next(iter, &key, &value)) > 0) {
-        found = add_segment(check, key, value);
+        found = fn(check, key, value);
         if (found < 0)
             break;
     }
@@ -94,7 +96,7 @@ static struct known_segment *find_segment(struct check *check, const struct vv_s
                    compare_segments);
 }
 
-static int count_extent(struct check *check, struct vv_bytes value)
+static int count_extent(struct check *check, struct vv_bytes key, struct vv_bytes value)
 {
     struct vv_extent_record record;
     TRY(vv_extent_decode(value, &record));
@@ -112,20 +114,7 @@ static int count_extent(struct check *check, struct vv_bytes value)
 /* Every sum must add up. */
 static int count_live(struct check *check)
 {
-    static const uint8_t lower[] = {VV_TABLE_EXTENT};
-    static const uint8_t upper[] = {VV_TABLE_EXTENT + 1};
-    struct vv_lsm_iter *iter;
-    struct vv_bytes key;
-    struct vv_bytes value;
-    TRY(vv_volume_scan(check->server->volume, (struct vv_bytes){lower, 1},
-                       (struct vv_bytes){upper, 1}, &iter));
-    int found;
-    while ((found = vv_lsm_iter_next(iter, &key, &value)) > 0) {
-        found = count_extent(check, value);
-        if (found < 0)
-            break;
-    }
-    vv_lsm_iter_close(iter);
+    int found = each_record(check, VV_TABLE_EXTENT, count_extent);
     for (size_t i = 0; i < check->segment_count && found >= 0; i++) {
         const struct known_segment *known = &check->segments[i];
         char name[VV_STORE_NAME_MAX + 1];
@@ -253,7 +242,7 @@ static int run(struct check *check)
     TRY(flush(check->server));
     TRY(list_all(check, "manifest/", NULL, newest));
     TRY(read_manifest(check, newest));
-    TRY(read_segments(check));
+    TRY(each_record(check, VV_TABLE_SEGMENT, add_segment));
     TRY(count_live(check));
     check->is_table_there = checked(calloc(check->manifest.table_count + 1, sizeof(bool)));
     for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)

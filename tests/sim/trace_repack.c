@@ -83,6 +83,20 @@ static void check_large(struct puppet *puppet, const char *when)
     tap_is_int(puppet_run(puppet, puppet_check, &rest), 0, "%s: and the rest", when);
 }
 
+/* All files have been removed: nothing is live, and nothing is left of them. */
+static void end_empty(struct scene *scene, struct puppet *writer, struct puppet *next)
+{
+    for (int i = 0; i < 3; i++) {
+        (void)puppet_run(next, puppet_settle, NULL);
+        vv_rt_sleep_ns(10 * VV_NS_PER_S);
+    }
+    tap_is_int((int64_t)stats_of(next).live_bytes, 0, "with the files gone, nothing is live");
+    tap_is_int(gate_objects(scene->gate, "data/"), 0, "and no data segment is left");
+    puppet_free(writer);
+    puppet_free(next);
+    scene_done(scene);
+}
+
 /* An extent is overwritten in a commit that is not finalised when its frame is moved. */
 void trace_repack_overwritten(void *arg)
 {
@@ -114,15 +128,7 @@ void trace_repack_overwritten(void *arg)
     (void)puppet_run(next, puppet_unlink, &file_a);
     (void)puppet_run(next, puppet_unlink, &file_b);
     (void)puppet_run(next, puppet_unlink, &file_c);
-    for (int i = 0; i < 3; i++) {
-        (void)puppet_run(next, puppet_settle, NULL);
-        vv_rt_sleep_ns(10 * VV_NS_PER_S);
-    }
-    tap_is_int((int64_t)stats_of(next).live_bytes, 0, "with the files gone, nothing is live");
-    tap_is_int(gate_objects(scene.gate, "data/"), 0, "and no data segment is left");
-    puppet_free(writer);
-    puppet_free(next);
-    scene_done(&scene);
+    end_empty(&scene, writer, next);
 }
 
 /* A tombstone hides the extent, and the unit that takes the moves reclaims its record. */
@@ -146,15 +152,7 @@ void trace_repack_truncated(void *arg)
     check_file(next, &tail, "and the end");
     (void)puppet_run(next, puppet_unlink, &file_a);
     (void)puppet_run(next, puppet_unlink, &file_b);
-    for (int i = 0; i < 3; i++) {
-        (void)puppet_run(next, puppet_settle, NULL);
-        vv_rt_sleep_ns(10 * VV_NS_PER_S);
-    }
-    tap_is_int((int64_t)stats_of(next).live_bytes, 0, "with the files gone, nothing is live");
-    tap_is_int(gate_objects(scene.gate, "data/"), 0, "and no data segment is left");
-    puppet_free(writer);
-    puppet_free(next);
-    scene_done(&scene);
+    end_empty(&scene, writer, next);
 }
 
 /* What was emptied stays until the moves are in the bucket, and behind a manifest. */
