@@ -107,7 +107,7 @@ static const struct {
      "reading sets access times: relatime (default), noatime (never) or strictatime (always)"},
     {NO_CACHE, SERVE, "no-cache", NULL, "the kernel asks for names and attributes each time"},
     {WRITEBACK, SERVE, "writeback", NULL, "the kernel gathers small writes: only if nothing else writes"},
-    {LOCAL_LOCKS, SERVE, "local-locks", NULL, "the kernel keeps locks even beside --9p (without it does anyway): only if nothing locks there"},
+    {LOCAL_LOCKS, SERVE, "local-locks", NULL, "the kernel keeps locks, lists them, and asks less: only if nothing else locks"},
     {HEAR_SYNCS, SERVE, "hear-syncs", NULL,
      "sync(2) and umount of the mount wait until all is durable: by a loop device (root; Linux 6.18)"},
     {READ_ONLY, SERVE, "read-only", NULL, "serve the last durable state, change nothing"},

@@ -15,9 +15,9 @@ posix() {
 }
 posix "a mount" before
 [ "$(id -u)" != 0 ] || posix "after a restart" after
-posix "locks in the server, beside a door that has some" server --9p "unix:$T/9p"
-posix "locks in the kernel" "kernel relatime"
-posix "and beside 9P, if asked to" kernel --9p "unix:$T/9p" --local-locks
+posix "locks in the server" server
+posix "and beside a door that has some" server --9p "unix:$T/9p"
+posix "locks in the kernel" "kernel relatime" --local-locks
 posix "access times: never" noatime --atime noatime
 posix "access times: always" strictatime --atime strictatime
 check "fsck finds nothing" "$V" fsck "$T/vol" --key-file "$T/key" --data --quiet

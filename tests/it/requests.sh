@@ -34,12 +34,12 @@ requests_per_file() {
 }
 make_volume
 V_PLAIN=$V V=$T/pinned
-serve --mount "$T/mnt" || { not_ok "serve"; finish; exit 1; }
+serve --mount "$T/mnt" --local-locks || { not_ok "serve"; finish; exit 1; }
 V=$V_PLAIN
 create first # and what is asked once
 # LOOKUP, CREATE, GETXATTR, GETATTR of the directory, WRITE, RELEASE
 cost=$(requests_per_file alone)
-check "a new file is 6 requests where the mount alone has locks ($cost/100)" [ "$cost" -ge 400 -a "$cost" -le 620 ]
+check "a new file is 6 requests where the kernel keeps the locks ($cost/100)" [ "$cost" -ge 400 -a "$cost" -le 620 ]
 fibers=$(status fuse_fibers)
 check "few fibers serve them ($fibers)" [ "$fibers" -le 12 ]
 if command -v strace >/dev/null && timeout 5 strace -o /dev/null true 2>/dev/null; then
@@ -62,9 +62,9 @@ else
     ok "system calls of a request # SKIP strace is not to be had here"
 fi
 check "stop" stop
-# Where another door has locks the server keeps them, and is told of each close.
-serve --mount "$T/mnt" --9p "unix:$T/9p" || { not_ok "serve"; finish; exit 1; }
+# Where the server keeps them it is told of each close.
+serve --mount "$T/mnt" || { not_ok "serve"; finish; exit 1; }
 create second
 cost=$(requests_per_file beside)
-check "beside a door with locks it is 7 ($cost/100)" [ "$cost" -ge 690 -a "$cost" -le 720 ]
+check "where the server keeps them it is 7 ($cost/100)" [ "$cost" -ge 690 -a "$cost" -le 720 ]
 finish
