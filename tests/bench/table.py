@@ -43,8 +43,8 @@ CAUSES = {
                     "and the bare loop without it writes nothing; of the server's time copying requests is 13%, LZ4 and AES 12%",
     "read-direct": "pinned: opening what is sealed (libcrypto) is 24% of the server's samples, which the peer has not; preadv2 of the "
                    "store's file 29% (copying 16%, finding and making pages 10%), the reply 20%",
-    "create": "six requests a file, as the peer's, one after another (LOOKUP, CREATE, GETXATTR where the peer has FLUSH, GETATTR of the parent, "
-              "WRITE, RELEASE); pinned, of the processor's samples the client has 30%, the server's system calls 22%, operations on the volume "
+    "create": "seven requests a file, the peer's and GETXATTR, one after another (LOOKUP, CREATE, GETXATTR, GETATTR of the parent, WRITE, "
+              "FLUSH, RELEASE); pinned, of the processor's samples the client has 30%, the server's system calls 22%, operations on the volume "
               "14%, workers that seal and write what was created 12%; unpinned, each request wakes the client on an idle processor (docs/decisions/0013)",
     "stat-cold": "the requests are the peer's (a LOOKUP; with zero timeouts two GETATTR more); pinned, of the processor's samples the client has 33%, "
                  "looking the name up in the tables 35%, the server's system calls 18%; unpinned, the client's processor falls idle while it is "
