@@ -335,31 +335,24 @@ static int flush_batch(struct pass *pass)
 
 /* ---- a segment ---- */
 
+static int take_record(void *records, size_t i, const struct vv_lsm_value *value)
+{
+    struct vv_extent_record *record = (struct vv_extent_record *)records + i;
+    record->count = 0;
+    return value == NULL ? 0 : vv_extent_decode((struct vv_bytes){value->ptr, value->len}, record);
+}
+
 /* The extent records of some frames. */
 static int look_up(struct vv_volume *volume, const struct vv_segment_entry *entries, size_t count,
                    struct vv_extent_record *out_records)
 {
     uint8_t bytes[LOOKUPS][VV_VOLUME_KEY_MAX];
     struct vv_bytes keys[LOOKUPS];
-    int err;
     for (size_t i = 0; i < count; i++)
         keys[i] = (struct vv_bytes){bytes[i], vv_key_extent(bytes[i], entries[i].origin.data_id,
                                                            entries[i].origin.extent)};
-    do {
-        struct vv_lsm_pins pins;
-        vv_lsm_pins_init(&pins);
-        err = vv_repack_is_going(volume) ? vv_lsm_fetch(volume->lsm, keys, count, &pins) : -VV_ERR_STOPPED;
-        for (size_t i = 0; i < count && err == 0; i++) {
-            struct vv_lsm_value value;
-            int found = vv_lsm_get(volume->lsm, keys[i], &value);
-            out_records[i].count = 0;
-            if (found > 0)
-                found = vv_extent_decode((struct vv_bytes){value.ptr, value.len}, &out_records[i]);
-            err = found < 0 ? found : 0;
-        }
-        vv_lsm_pins_done(&pins);
-    } while (err == -VV_ERR_MISS); /* a flush or a compaction came between */
-    return err;
+    struct vv_look_up how = {volume, vv_repack_is_going, take_record, out_records};
+    return vv_look_up(&how, keys, count);
 }
 
 /* The frame's place if the record names it; NULL. */

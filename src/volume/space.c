@@ -308,31 +308,34 @@ static int sums_of(struct vv_volume *volume, const struct vv_segment_id *id, int
     }
 }
 
+struct naming {
+    const struct vv_segment_id *id;
+    bool is_named;
+};
+
+static int take_naming(void *arg, size_t i, const struct vv_lsm_value *value)
+{
+    struct naming *naming = arg;
+    struct vv_extent_record record = {0};
+    (void)i;
+    if (value != NULL)
+        TRY(vv_extent_decode((struct vv_bytes){value->ptr, value->len}, &record));
+    for (unsigned piece = 0; piece < record.count; piece++)
+        naming->is_named |= !record.pieces[piece].is_zero &&
+                            vv_segment_id_equal(&record.pieces[piece].loc.segment, naming->id);
+    return 0;
+}
+
 /* Does an extent record still name this segment for the frame's origin? 1, 0, or an error. Suspends. */
 static int is_referenced(struct vv_volume *volume, const struct vv_segment_id *id,
                          const struct vv_origin *origin)
 {
     uint8_t bytes[VV_VOLUME_KEY_MAX];
     struct vv_bytes key = {bytes, vv_key_extent(bytes, origin->data_id, origin->extent)};
-    struct vv_lsm_value value;
-    struct vv_lsm_pins pins;
-    vv_lsm_pins_init(&pins);
-    int found;
-    while ((found = vv_lsm_get(volume->lsm, key, &value)) == -VV_ERR_MISS) {
-        found = vv_lsm_fetch(volume->lsm, &key, 1, &pins);
-        if (found < 0)
-            break;
-    }
-    struct vv_extent_record record = {0};
-    if (found > 0)
-        found = vv_extent_decode((struct vv_bytes){value.ptr, value.len}, &record);
-    vv_lsm_pins_done(&pins);
-    TRY(found);
-    for (unsigned i = 0; i < record.count; i++) {
-        if (!record.pieces[i].is_zero && vv_segment_id_equal(&record.pieces[i].loc.segment, id))
-            return 1;
-    }
-    return 0;
+    struct naming naming = {.id = id};
+    struct vv_look_up how = {volume, NULL, take_naming, &naming};
+    TRY(vv_look_up(&how, &key, 1));
+    return naming.is_named;
 }
 
 int vv_segment_directory(struct vv_volume *volume, const struct vv_segment_id *id,

@@ -70,6 +70,12 @@ static bool is_candidate(const struct sweep *sweep, const struct vv_store_entry 
 
 /* ---- what is known ---- */
 
+static int take_known(void *is_known, size_t i, const struct vv_lsm_value *value)
+{
+    ((bool *)is_known)[i] = value != NULL;
+    return 0;
+}
+
 /* Which of these segments have 'S' records? */
 static int look_up(struct vv_volume *volume, const struct vv_store_entry *entries, size_t count,
                    bool *is_known)
@@ -81,20 +87,8 @@ static int look_up(struct vv_volume *volume, const struct vv_store_entry *entrie
         TRY(vv_segment_name_parse(entries[i].name, &id));
         keys[i] = (struct vv_bytes){bytes[i], vv_key_segment(bytes[i], &id)};
     }
-    int err;
-    do {
-        struct vv_lsm_pins pins;
-        vv_lsm_pins_init(&pins);
-        err = is_going(volume) ? vv_lsm_fetch(volume->lsm, keys, count, &pins) : -VV_ERR_STOPPED;
-        for (size_t i = 0; i < count && err == 0; i++) {
-            struct vv_lsm_value value;
-            int found = vv_lsm_get(volume->lsm, keys[i], &value);
-            is_known[i] = found > 0;
-            err = found < 0 ? found : 0;
-        }
-        vv_lsm_pins_done(&pins);
-    } while (err == -VV_ERR_MISS); /* a flush or a compaction came between */
-    return err;
+    struct vv_look_up how = {volume, is_going, take_known, is_known};
+    return vv_look_up(&how, keys, count);
 }
 
 static int drop_known(struct sweep *sweep)

@@ -463,6 +463,19 @@ void vv_upload_excess(struct vv_volume *volume, struct vv_commit *commit, uint64
 /* Free the idle buffers of uploads. */
 void vv_upload_trim(struct vv_volume *volume);
 
+/* ---- look_up.c: records by the hundred, for the volume's own work ---- */
+struct vv_look_up {
+    struct vv_volume *volume;
+    /* Asked before each round; NULL = yes. */
+    bool (*is_going)(const struct vv_volume *volume);
+    /* What lies under keys[i], NULL = nothing. Does not suspend. May be told again of keys that it has been told of. Its
+     * error ends the look-up. */
+    int (*take)(void *arg, size_t i, const struct vv_lsm_value *value);
+    void *arg;
+};
+/* Take what lies in the tables under each key. -VV_ERR_STOPPED: is_going said no. Suspends. */
+MUST_CHECK int vv_look_up(const struct vv_look_up *how, const struct vv_bytes *keys, size_t count);
+
 /* ---- record.c: journal records ---- */
 MUST_CHECK int vv_record_encode(struct vv_volume *volume, struct vv_commit *commit,
                                 struct vv_writer *writer);

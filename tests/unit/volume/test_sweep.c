@@ -11,21 +11,13 @@
 #include "rt/sim.h"
 #include "tap.h"
 #include "volume/volume.h"
+#include "watch.h"
 
 #define DATA 5000
 #define BYTES (1u << 20)
 #define MANY 2300 /* names: three pages */
 #define PADDING 200
 #define ROUNDS_MAX 400
-
-/* A store that counts what the sweep asks for, and fails one such request. */
-struct watch {
-    struct vv_store store;
-    struct vv_store *inner;
-    unsigned lists_of_data, requests;
-    int fail_at; /* the request number from now on that fails; < 0 = none */
-    bool has_failed;
-};
 
 struct test {
     struct vv_store_backend *backend;
@@ -38,69 +30,6 @@ struct test {
 };
 
 static const struct vv_seal_settings settings = {VV_CIPHER_AES_256_GCM, VV_COMPRESSION_NONE, 0};
-
-/* ---- the store ---- */
-
-static struct watch *watch_of(struct vv_store *store)
-{
-    return vv_container_of(store, struct watch, store);
-}
-
-static int ask(struct watch *watch)
-{
-    watch->requests++;
-    if (watch->fail_at < 0 || watch->fail_at-- > 0)
-        return 0;
-    watch->has_failed = true;
-    return -EIO;
-}
-
-static int watch_put(struct vv_store *store, const char *name, const struct iovec *iov, int count)
-{
-    return vv_store_put(watch_of(store)->inner, name, iov, count);
-}
-
-static ssize_t watch_get(struct vv_store *store, const char *name, void *buf, size_t len,
-                         uint64_t offset)
-{
-    TRY(ask(watch_of(store)));
-    return vv_store_get(watch_of(store)->inner, name, buf, len, offset);
-}
-
-static int watch_size(struct vv_store *store, const char *name, uint64_t *out_size)
-{
-    return vv_store_size(watch_of(store)->inner, name, out_size);
-}
-
-static ssize_t watch_list(struct vv_store *store, const char *prefix, const char *after,
-                          struct vv_store_entry *out_entries, size_t max)
-{
-    watch_of(store)->lists_of_data += strcmp(prefix, "data/") == 0;
-    TRY(ask(watch_of(store)));
-    return vv_store_list(watch_of(store)->inner, prefix, after, out_entries, max);
-}
-
-static int watch_remove(struct vv_store *store, const char *name)
-{
-    TRY(ask(watch_of(store)));
-    return vv_store_remove(watch_of(store)->inner, name);
-}
-
-static void watch_close(struct vv_store *store)
-{
-    vv_store_close(watch_of(store)->inner);
-    vv_free(watch_of(store));
-}
-
-static const struct vv_store_ops watch_ops = {
-    .type = "watch",
-    .put = watch_put,
-    .get = watch_get,
-    .size = watch_size,
-    .list = watch_list,
-    .remove = watch_remove,
-    .close = watch_close,
-};
 
 /* ---- things to do ---- */
 
@@ -242,6 +171,7 @@ static void make_volume(struct test *test)
         test->bytes[i] = (uint8_t)((random = random * 1664525 + 1013904223) >> 24);
     watch->store.ops = &watch_ops;
     watch->fail_at = -1;
+    watch->is_sparing_puts = true;
     test->watch = watch;
     if (vv_store_backend_new(&test->backend) < 0 ||
         vv_store_mem_open(test->backend, &watch->inner) < 0 ||
