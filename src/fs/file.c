@@ -135,7 +135,9 @@ struct write_file {
     const struct vv_fs_call *call;
     uint64_t inode;
     const struct vv_handle *handle;
-    const uint8_t *bytes;
+    const uint8_t *bytes; /* NULL: in the payload, from payload_at on */
+    struct vv_payload *payload;
+    size_t payload_at;
     size_t len;
     uint64_t offset; /* in; out: where the bytes went */
     unsigned flags;
@@ -167,8 +169,22 @@ static void write_inline(struct write_file *call, struct vv_inode *inode)
         memcpy(bytes, inode->in_line.ptr, old);
     if (call->offset > old)
         memset(bytes + old, 0, (size_t)call->offset - old);
-    memcpy(bytes + call->offset, call->bytes, call->len);
+    if (call->payload)
+        vv_payload_copy(call->payload, call->payload_at, bytes + call->offset, call->len);
+    else
+        memcpy(bytes + call->offset, call->bytes, call->len);
     inode->in_line = (struct vv_bytes){bytes, end > old ? end : old};
+}
+
+/* The bytes from `done` on into one part of the file. */
+static int write_part(struct vv_op *op, struct write_file *call, size_t done,
+                      const struct vv_piece *piece)
+{
+    size_t len = (size_t)piece->len;
+    struct vv_payload_part part = {call->payload, call->payload_at + done, len};
+    if (call->payload)
+        return vv_op_write_payload(op, call->inode, piece->data_id, piece->start, &part);
+    return vv_op_write(op, call->inode, piece->data_id, piece->start, call->bytes + done, len);
 }
 
 static int write_parts(struct vv_op *op, struct write_file *call, struct vv_inode *inode)
@@ -179,8 +195,7 @@ static int write_parts(struct vv_op *op, struct write_file *call, struct vv_inod
     TRY(vv_file_parts(op, inode, offset, offset + call->len, &call->buf, &parts));
     while (done < call->len) {
         struct vv_piece piece = vv_parts_at(&parts, offset + done, call->len - done);
-        TRY(vv_op_write(op, inode->inode, piece.data_id, piece.start, call->bytes + done,
-                        (size_t)piece.len));
+        TRY(write_part(op, call, done, &piece));
         done += (size_t)piece.len;
     }
     return 0;
@@ -216,6 +231,8 @@ static int write_file(struct vv_op *op, void *arg)
 static int write_some(struct write_file *call)
 {
     int err = vv_volume_run(call->fs->volume, VV_OP_WRITE, call->len, write_file, call);
+    if (call->payload)
+        vv_payload_settle(call->payload);
     if (err < 0)
         return err;
     vv_notify_inode(call->fs, call->call, call->inode, call->offset, call->len);
@@ -223,13 +240,15 @@ static int write_some(struct write_file *call)
 }
 
 /* A write of a length that one operation takes is atomic; of a longer one, each piece is. */
-static int write_all(struct write_file *call, const uint8_t *bytes, size_t len, size_t *out_done)
+static int write_all(struct write_file *call, size_t len, size_t *out_done)
 {
+    const uint8_t *bytes = call->bytes;
     size_t done = 0;
     int err = 0;
     uint64_t offset = call->offset;
     while (done < len && err == 0) {
-        call->bytes = bytes + done;
+        call->bytes = bytes ? bytes + done : NULL;
+        call->payload_at = done;
         call->len = len - done < WRITE_BYTES_MAX ? len - done : WRITE_BYTES_MAX;
         call->offset = offset + done;
         err = write_some(call);
@@ -237,6 +256,24 @@ static int write_all(struct write_file *call, const uint8_t *bytes, size_t len, 
     }
     *out_done = done;
     return done > 0 ? 0 : err;
+}
+
+/* `args` says what is written where; `len` bytes, more than none. */
+static ssize_t write_and_settle(struct write_file *args, size_t len)
+{
+    struct vv_fs *fs = args->fs;
+    /* What cannot fit is cut off, as write(2) does. */
+    if (!(args->flags & VV_WRITE_APPEND) && args->offset >= VV_FILE_BYTES_MAX)
+        return -EFBIG;
+    if (!(args->flags & VV_WRITE_APPEND) && len > VV_FILE_BYTES_MAX - args->offset)
+        len = (size_t)(VV_FILE_BYTES_MAX - args->offset);
+    size_t done;
+    const struct vv_handle *handle = args->handle;
+    TRY(write_all(args, len, &done));
+    vv_notify_wait(fs, args->call);
+    bool is_sync = (args->flags & VV_WRITE_SYNC) || (handle && (handle->flags & (O_SYNC | O_DSYNC)));
+    TRY(is_sync ? vv_volume_sync(fs->volume, args->inode) : vv_fs_sync_if(fs, &args->now));
+    return (ssize_t)done;
 }
 
 ssize_t vv_fs_write(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
@@ -248,21 +285,35 @@ ssize_t vv_fs_write(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t in
     args.call = call;
     args.inode = inode;
     args.handle = handle;
+    args.bytes = buf;
+    args.payload = NULL;
     args.offset = offset;
     args.flags = flags;
     if (len == 0)
         return handle && (handle->flags & O_ACCMODE) == O_RDONLY ? -EBADF : 0;
-    /* What cannot fit is cut off, as write(2) does. */
-    if (!(flags & VV_WRITE_APPEND) && offset >= VV_FILE_BYTES_MAX)
-        return -EFBIG;
-    if (!(flags & VV_WRITE_APPEND) && len > VV_FILE_BYTES_MAX - offset)
-        len = (size_t)(VV_FILE_BYTES_MAX - offset);
-    size_t done;
-    TRY(write_all(&args, buf, len, &done));
-    vv_notify_wait(fs, call);
-    bool is_sync = (flags & VV_WRITE_SYNC) || (handle && (handle->flags & (O_SYNC | O_DSYNC)));
-    TRY(is_sync ? vv_volume_sync(fs->volume, inode) : vv_fs_sync_if(fs, &args.now));
-    return (ssize_t)done;
+    return write_and_settle(&args, len);
+}
+
+int vv_fs_payload_new(struct vv_fs *fs, uint64_t offset, size_t len,
+                      struct vv_payload **out_payload)
+{
+    return vv_payload_new(fs->volume, offset, len, out_payload);
+}
+
+ssize_t vv_fs_write_payload(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
+                            struct vv_handle *handle, struct vv_payload *payload, uint64_t offset,
+                            unsigned flags)
+{
+    struct write_file args;
+    args.fs = fs;
+    args.call = call;
+    args.inode = inode;
+    args.handle = handle;
+    args.bytes = NULL;
+    args.payload = payload;
+    args.offset = offset;
+    args.flags = flags;
+    return write_and_settle(&args, vv_payload_len(payload));
 }
 
 /* ---- symlinks ---- */

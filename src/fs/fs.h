@@ -280,6 +280,13 @@ MUST_CHECK ssize_t vv_fs_read_view(struct vv_fs *fs, const struct vv_fs_call *ca
 MUST_CHECK ssize_t vv_fs_write(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
                                struct vv_handle *handle, const void *buf, size_t len,
                                uint64_t offset, unsigned flags);
+/* A payload for a write of `len` bytes at `offset`, and the write of what is in it: as vv_fs_write, but bytes need not be copied
+ * (volume/volume.h). What was handed over is gone from it whatever is returned. */
+MUST_CHECK int vv_fs_payload_new(struct vv_fs *fs, uint64_t offset, size_t len,
+                                 struct vv_payload **out_payload);
+MUST_CHECK ssize_t vv_fs_write_payload(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
+                                       struct vv_handle *handle, struct vv_payload *payload,
+                                       uint64_t offset, unsigned flags);
 /* mode: FALLOC_FL_* (linux/falloc.h). */
 MUST_CHECK int vv_fs_fallocate(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
                                struct vv_handle *handle, int mode, uint64_t offset, uint64_t len);

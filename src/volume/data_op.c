@@ -114,81 +114,111 @@ static int stage_merge(struct vv_op *op, struct vv_staged_layer *staged)
     return 0;
 }
 
-static int stage_new_layer(struct vv_op *op, struct vv_staged_layer *staged)
+static bool is_zeros(const struct vv_staged_layer *staged)
 {
-    staged->layer = vv_layer_new(staged->from, staged->to);
-    if (staged->layer == NULL)
-        return -ENOMEM;
-    staged->layer->is_zero = staged->bytes == NULL;
-    if (staged->bytes == NULL)
-        return 0;
-    uint32_t capacity = round_up(staged->to - staged->from, 4096);
-    if (capacity > VV_EXTENT_BYTES - staged->from)
-        capacity = VV_EXTENT_BYTES - staged->from;
-    staged->layer->buf = capacity == VV_EXTENT_BYTES
-                             ? vv_fresh_buf(op->volume)
-                             : vv_buf_new(capacity, &op->volume->dirty_budget);
-    return staged->layer->buf == NULL ? -ENOMEM : 0;
+    return staged->bytes == NULL && staged->payload == NULL;
 }
 
-/* Stage bytes (or zeros) for [from, to) of one extent. */
-static int stage_layer(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t index,
-                       uint32_t from, uint32_t to, const uint8_t *bytes)
+/* The payload's own memory, if it can be had. */
+static struct vv_buf *handed_buf(struct vv_op *op, struct vv_staged_layer *staged)
+{
+    if (staged->payload == NULL)
+        return NULL;
+    return vv_payload_take(staged->payload, staged->payload_at, staged->from, staged->to,
+                           &op->volume->dirty_budget);
+}
+
+static int stage_new_layer(struct vv_op *op, struct vv_staged_layer *staged)
+{
+    struct vv_layer *layer = vv_layer_new(staged->from, staged->to);
+    staged->layer = layer;
+    if (layer == NULL)
+        return -ENOMEM;
+    layer->is_zero = is_zeros(staged);
+    if (layer->is_zero)
+        return 0;
+    uint32_t capacity = vv_layer_capacity(staged->from, staged->to);
+    struct vv_budget *budget = &op->volume->dirty_budget;
+    layer->buf = handed_buf(op, staged);
+    staged->is_handed = layer->buf != NULL;
+    if (!staged->is_handed)
+        layer->buf = capacity == VV_EXTENT_BYTES ? vv_fresh_buf(op->volume, budget)
+                                                 : vv_buf_new(capacity, budget);
+    return layer->buf == NULL ? -ENOMEM : 0;
+}
+
+/* What is to be staged: `what` says where and which bytes (or zeros). */
+static int stage_layer(struct vv_op *op, uint64_t inode, const struct vv_staged_layer *what)
 {
     struct vv_volume *volume = op->volume;
-    struct vv_data *data = vv_data_make(volume, data_id, inode);
+    struct vv_data *data = vv_data_make(volume, what->data_id, inode);
     if (data == NULL)
         return -ENOMEM;
-    struct vv_extent *extent = vv_extent_make(volume, data, index);
+    struct vv_extent *extent = vv_extent_make(volume, data, what->index);
     if (extent == NULL) {
         vv_data_tidy(volume, data);
         return -ENOMEM;
     }
-    if (to - from < VV_EXTENT_BYTES && extent_depth(extent) >= VV_LAYERS_MAX) {
+    if (what->to - what->from < VV_EXTENT_BYTES && extent_depth(extent) >= VV_LAYERS_MAX) {
         op->is_folding = true;
-        op->fold_data_id = data_id;
-        op->fold_index = index;
+        op->fold_data_id = what->data_id;
+        op->fold_index = what->index;
         return -VV_ERR_MISS;
     }
-    struct vv_staged_layer *staged = vv_zalloc(sizeof *staged);
+    struct vv_staged_layer *staged = vv_alloc(sizeof *staged);
     if (staged == NULL) {
         vv_extent_tidy(volume, extent);
         return -ENOMEM;
     }
+    *staged = *what;
     staged->extent = extent;
-    staged->data_id = data_id;
-    staged->index = index;
-    staged->from = from;
-    staged->to = to;
-    staged->bytes = bytes;
     extent->holds++;
     vv_list_push_back(&op->layers, &staged->node);
-    if (bytes != NULL && can_merge(op, extent, from, to) == false)
-        return stage_new_layer(op, staged);
-    return bytes != NULL ? stage_merge(op, staged) : stage_new_layer(op, staged);
+    if (!is_zeros(staged) && can_merge(op, extent, staged->from, staged->to))
+        return stage_merge(op, staged);
+    return stage_new_layer(op, staged);
 }
 
-int vv_op_write(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t offset,
-                const void *bytes, size_t len)
+/* The bytes of `source`, extent by extent. */
+static int stage_bytes(struct vv_op *op, uint64_t inode, uint64_t offset, size_t len,
+                       const struct vv_staged_layer *source)
 {
-    const uint8_t *ptr = bytes;
     if (op->volume->is_read_only)
         return -EROFS;
     if (op->staged_bytes + len > VV_OP_DATA_MAX || offset > VV_DATA_BYTES_MAX - len)
         return -VV_ERR_LIMIT;
     op->staged_bytes += len;
+    struct vv_staged_layer what = *source;
     while (len > 0) {
-        uint32_t from = (uint32_t)(offset % VV_EXTENT_BYTES);
-        size_t part = VV_EXTENT_BYTES - from;
+        what.index = offset / VV_EXTENT_BYTES;
+        what.from = (uint32_t)(offset % VV_EXTENT_BYTES);
+        size_t part = VV_EXTENT_BYTES - what.from;
         if (part > len)
             part = len;
-        TRY(stage_layer(op, inode, data_id, offset / VV_EXTENT_BYTES, from, from + (uint32_t)part,
-                        ptr));
-        ptr += part;
+        what.to = what.from + (uint32_t)part;
+        TRY(stage_layer(op, inode, &what));
+        if (what.bytes != NULL)
+            what.bytes += part;
+        what.payload_at += part;
         offset += part;
         len -= part;
     }
     return 0;
+}
+
+int vv_op_write(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t offset,
+                const void *bytes, size_t len)
+{
+    struct vv_staged_layer source = {.data_id = data_id, .bytes = bytes};
+    return stage_bytes(op, inode, offset, len, &source);
+}
+
+int vv_op_write_payload(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t offset,
+                        const struct vv_payload_part *part)
+{
+    struct vv_staged_layer source = {
+        .data_id = data_id, .payload = part->payload, .payload_at = part->at};
+    return stage_bytes(op, inode, offset, part->len, &source);
 }
 
 static int stage_range(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t from,
@@ -245,12 +275,15 @@ int vv_op_clear(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t fro
     uint64_t last = to == UINT64_MAX ? VV_EXTENTS_NO_END : to / VV_EXTENT_BYTES;
     uint32_t head = (uint32_t)(from % VV_EXTENT_BYTES);
     uint32_t tail = to == UINT64_MAX ? 0 : (uint32_t)(to % VV_EXTENT_BYTES);
+    struct vv_staged_layer zeros = {.data_id = data_id, .index = first, .from = head};
+    zeros.to = first == last ? tail : VV_EXTENT_BYTES;
     if (first == last)
-        return stage_layer(op, inode, data_id, first, head, tail, NULL);
+        return stage_layer(op, inode, &zeros);
     if (head > 0)
-        TRY(stage_layer(op, inode, data_id, first, head, VV_EXTENT_BYTES, NULL));
+        TRY(stage_layer(op, inode, &zeros));
+    zeros = (struct vv_staged_layer){.data_id = data_id, .index = last, .to = tail};
     if (tail > 0)
-        TRY(stage_layer(op, inode, data_id, last, 0, tail, NULL));
+        TRY(stage_layer(op, inode, &zeros));
     first += head > 0;
     return first < last ? stage_range(op, inode, data_id, first, last) : 0;
 }
@@ -292,6 +325,15 @@ static void detach_covered(struct vv_volume *volume, struct vv_extent *extent, u
     }
 }
 
+static void copy_staged(const struct vv_staged_layer *staged, uint8_t *out)
+{
+    size_t len = staged->to - staged->from;
+    if (staged->payload != NULL)
+        vv_payload_copy(staged->payload, staged->payload_at, out, len);
+    else
+        memcpy(out, staged->bytes, len);
+}
+
 static void apply_merge(struct vv_volume *volume, struct vv_staged_layer *staged)
 {
     struct vv_layer *top = staged->into;
@@ -304,7 +346,7 @@ static void apply_merge(struct vv_volume *volume, struct vv_staged_layer *staged
         top->buf_at = staged->larger_at;
         staged->larger_buf = NULL;
     }
-    memcpy(top->buf->data + (staged->from - top->buf_at), staged->bytes, staged->to - staged->from);
+    copy_staged(staged, top->buf->data + (staged->from - top->buf_at));
     if (staged->from < top->from)
         top->from = staged->from;
     if (staged->to > top->to)
@@ -324,8 +366,10 @@ static void apply_layer(struct vv_volume *volume, struct vv_staged_layer *staged
     struct vv_layer *layer = staged->layer;
     struct vv_extent *extent = staged->extent;
     staged->layer = NULL;
-    if (staged->bytes != NULL)
-        memcpy(layer->buf->data, staged->bytes, layer->to - layer->from);
+    if (staged->is_handed)
+        volume->stats.handed_layers++;
+    else if (!layer->is_zero)
+        copy_staged(staged, layer->buf->data);
     vv_layer_attach(volume, extent, volume->open, layer);
     detach_covered(volume, extent, layer->from, layer->to, layer);
 }

@@ -6,46 +6,6 @@
 
 #include "base/hash.h"
 
-struct vv_buf *vv_buf_new(uint32_t capacity, struct vv_budget *budget)
-{
-    uint8_t *data = vv_alloc(capacity);
-    struct vv_buf *buf = data != NULL ? vv_buf_of(data, capacity, budget) : NULL;
-    if (buf == NULL)
-        vv_free(data);
-    return buf;
-}
-
-struct vv_buf *vv_buf_of(uint8_t *data, uint32_t capacity, struct vv_budget *budget)
-{
-    struct vv_buf *buf = vv_zalloc(sizeof *buf);
-    if (buf == NULL)
-        return NULL;
-    buf->data = data;
-    buf->refs = 1;
-    buf->capacity = capacity;
-    buf->budget = budget;
-    buf->charge = capacity;
-    if (budget != NULL)
-        vv_budget_charge(budget, buf->charge);
-    return buf;
-}
-
-void vv_buf_ref(struct vv_buf *buf)
-{
-    assert(buf->refs > 0);
-    buf->refs++;
-}
-
-void vv_buf_unref(struct vv_buf *buf)
-{
-    if (buf == NULL || --buf->refs > 0)
-        return;
-    if (buf->budget != NULL)
-        vv_budget_release(buf->budget, buf->charge);
-    vv_free(buf->data);
-    vv_free(buf);
-}
-
 struct vv_data *vv_data_find(struct vv_volume *volume, uint64_t id)
 {
     struct vv_map_node *node = vv_map_find(&volume->data, vv_mix64(id));

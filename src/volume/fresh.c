@@ -83,20 +83,44 @@ static void begin(struct vv_volume *volume, unsigned wanted)
     volume->fibers++;
 }
 
-struct vv_buf *vv_fresh_buf(struct vv_volume *volume)
+struct vv_buf *vv_fresh_buf(struct vv_volume *volume, struct vv_budget *budget)
 {
     unsigned wanted = batch_count(volume);
     if (!volume->is_freshening && volume->fresh_count < wanted && is_worth_it(volume))
         begin(volume, wanted);
     if (volume->fresh_count == 0)
-        return vv_buf_new(VV_EXTENT_BYTES, &volume->dirty_budget);
-    struct vv_buf *buf =
-        vv_buf_of(volume->fresh[volume->fresh_count - 1], VV_EXTENT_BYTES, &volume->dirty_budget);
+        return vv_buf_new(VV_EXTENT_BYTES, budget);
+    struct vv_buf *buf = vv_buf_of(volume->fresh[volume->fresh_count - 1], VV_EXTENT_BYTES, budget);
     if (buf != NULL) {
         volume->fresh_count--;
         volume->stats.fresh_extents++;
     }
     return buf;
+}
+
+static struct vv_buf *fresh_piece(void *volume)
+{
+    return vv_fresh_buf(volume, NULL);
+}
+
+int vv_payload_new(struct vv_volume *volume, uint64_t offset, size_t len,
+                   struct vv_payload **out_payload)
+{
+    struct vv_payload *payload = vv_payload_plan(offset, len);
+    if (payload == NULL)
+        return -ENOMEM;
+    payload->volume = volume;
+    int err = vv_payload_renew(payload);
+    if (err < 0)
+        vv_payload_free(payload);
+    else
+        *out_payload = payload;
+    return err;
+}
+
+int vv_payload_renew(struct vv_payload *payload)
+{
+    return vv_payload_fill(payload, fresh_piece, payload->volume);
 }
 
 void vv_fresh_trim(struct vv_volume *volume)

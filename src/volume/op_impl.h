@@ -19,7 +19,10 @@ struct vv_staged_layer {
     uint64_t data_id;
     uint64_t index;
     uint32_t from, to;
-    const uint8_t *bytes;      /* the caller's; NULL = zeros */
+    const uint8_t *bytes;      /* the caller's; or */
+    struct vv_payload *payload; /* ... from payload_at on; neither = zeros */
+    size_t payload_at;
+    bool is_handed;            /* the new layer has the payload's memory */
     struct vv_layer *layer;    /* a new layer to attach, or NULL */
     struct vv_layer *into;     /* else: the layer that the bytes go into, */
     struct vv_buf *larger_buf; /* with this buffer in place of its own, if given, */

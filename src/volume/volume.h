@@ -127,11 +127,47 @@ uint64_t vv_op_new_data_id(struct vv_op *op);
 /* Write bytes (borrowed until vv_volume_run returns). `inode` is whom the space is counted for. */
 MUST_CHECK int vv_op_write(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t offset,
                            const void *bytes, size_t len);
+/* As vv_op_write of `len` bytes of the payload from `at` on: what can be is handed over, the rest is copied. */
+struct vv_payload_part {
+    struct vv_payload *payload;
+    size_t at, len;
+};
+MUST_CHECK int vv_op_write_payload(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t offset,
+                                   const struct vv_payload_part *part);
 /* Let [from, to) read as zeros and free its space in the background. to = UINT64_MAX: to the end. */
 MUST_CHECK int vv_op_clear(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t from,
                            uint64_t to);
 /* The data id is no longer used by anything: free it in the background. */
 MUST_CHECK int vv_op_drop(struct vv_op *op, uint64_t inode, uint64_t data_id);
+
+/* ---- payloads ---- */
+
+/* The bytes of a write on their way from a door into the volume, in memory that an extent can take over, so that they need
+ * not be copied. A payload is cut where extents end if it is written at the offset that it was made for, in a data id
+ * that begins where the file does (else it is copied). A piece is handed over if it becomes a layer as it is and is no larger than the layer's own
+ * memory would be. From then on the dirty budget holds it; until then, who made the payload charges it.
+ * None of these suspends. */
+#define VV_PAYLOAD_BYTES_MAX (64u << 20)
+struct vv_payload;
+/* For `len` bytes (1 .. VV_PAYLOAD_BYTES_MAX) at `offset`. -ENOMEM. */
+MUST_CHECK int vv_payload_new(struct vv_volume *volume, uint64_t offset, size_t len,
+                              struct vv_payload **out_payload);
+/* NULL is fine. */
+void vv_payload_free(struct vv_payload *payload);
+void vv_payload_free_ptr(struct vv_payload **payload); /* for CLEANUP */
+/* Where the bytes are to be put: pieces in order, each but the first and the last an extent long. */
+unsigned vv_payload_count(const struct vv_payload *payload);
+struct iovec vv_payload_piece(const struct vv_payload *payload, unsigned i);
+size_t vv_payload_len(const struct vv_payload *payload);
+/* Fewer bytes have come (at least 1): those in front count. */
+void vv_payload_cut(struct vv_payload *payload, size_t len);
+/* To be called when it has been written (whatever came of that): lets go of what was handed over, and keeps the rest. */
+void vv_payload_settle(struct vv_payload *payload);
+/* For the next write: memory in place of what was handed over, and the length that it was made for. -ENOMEM: it can only be freed, or
+ * tried again. */
+MUST_CHECK int vv_payload_renew(struct vv_payload *payload);
+/* Bytes from `at` on. What was handed over can't be read any more. */
+void vv_payload_copy(const struct vv_payload *payload, size_t at, void *out, size_t len);
 
 /* ---- reading file data ---- */
 
@@ -214,6 +250,7 @@ struct vv_volume_stats {
     uint64_t repacked_segments, repacked_frames, repack_refused, repacked_bytes;
     bool is_repacking;
     uint64_t fresh_extents; /* written whole into memory that lay ready */
+    uint64_t handed_layers; /* whose bytes were not copied: a payload's memory became theirs */
     uint64_t leftovers_deleted, leftover_bytes_deleted; /* what servers left that ended early */
     uint64_t store_free, store_total;    /* UINT64_MAX = unbounded */
     int store_error;                     /* of the last try, 0 = fine */

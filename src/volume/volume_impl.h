@@ -23,6 +23,7 @@
 #include "log/log.h"
 #include "rt/rt.h"
 #include "volume/extent.h"
+#include "volume/payload_impl.h"
 #include "volume/volume.h"
 
 #define VV_UNITS_MAX 4            /* units between seal and confirmation, ... */
@@ -46,21 +47,6 @@
 #define VV_DEAD_BYTES_FLUSH (32ull << 20) /* dead bytes that are worth a flush, to delete them */
 #define VV_PIECE_BYTES 8192u /* frames up to this are likely pieces laid over an extent */
 #define VV_EXTENTS_NO_END UINT64_MAX
-
-/* Shared bytes. data is vv_alloc'ed; charge is what the dirty budget holds for it. */
-struct vv_buf {
-    uint32_t refs;
-    uint32_t capacity;
-    uint8_t *data;
-    struct vv_budget *budget;
-    uint32_t charge;
-};
-
-struct vv_buf *vv_buf_new(uint32_t capacity, struct vv_budget *budget);
-/* Takes `data` over, unless it returns NULL: there is no memory. */
-struct vv_buf *vv_buf_of(uint8_t *data, uint32_t capacity, struct vv_budget *budget);
-void vv_buf_ref(struct vv_buf *buf);
-void vv_buf_unref(struct vv_buf *buf);
 
 enum vv_layer_state {
     VV_LAYER_PLAIN,  /* bytes (or zeros) in memory */
@@ -423,8 +409,8 @@ MUST_CHECK int vv_commit_new(uint64_t number, struct vv_commit **out_commit);
 void vv_unit_fiber(void *volume); /* gathers and starts units */
 
 /* ---- fresh.c ---- */
-/* A buffer for a whole extent, as vv_buf_new with the dirty budget. Does not suspend. */
-struct vv_buf *vv_fresh_buf(struct vv_volume *volume);
+/* A buffer for a whole extent, as vv_buf_new with that budget. Does not suspend. */
+struct vv_buf *vv_fresh_buf(struct vv_volume *volume, struct vv_budget *budget);
 /* Free what lies ready. */
 void vv_fresh_trim(struct vv_volume *volume);
 

@@ -16,7 +16,7 @@
 #include "fs/inode.h"
 #include "rt/rt.h"
 #include "tap.h"
-#include "volume/volume.h"
+#include "volume/payload_impl.h" /* payloads are the real ones */
 
 #define FAKE_PAGE 4096u
 
@@ -470,6 +470,38 @@ int vv_op_write(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t off
                                               .from = offset,
                                               .to = offset + len,
                                               .bytes = bytes});
+}
+
+int vv_payload_new(struct vv_volume *volume, uint64_t offset, size_t len,
+                   struct vv_payload **out_payload)
+{
+    (void)volume;
+    struct vv_payload *payload = vv_payload_plan(offset, len);
+    int err = payload ? vv_payload_fill(payload, NULL, NULL) : -ENOMEM;
+    if (err < 0)
+        vv_payload_free(payload);
+    else
+        *out_payload = payload;
+    return err;
+}
+
+/* Piece by piece; nothing is handed over. */
+int vv_op_write_payload(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t offset,
+                        const struct vv_payload_part *part)
+{
+    size_t begin = 0;
+    for (unsigned i = 0; i < vv_payload_count(part->payload); i++) {
+        struct iovec piece = vv_payload_piece(part->payload, i);
+        size_t end = begin + piece.iov_len;
+        size_t from = begin > part->at ? begin : part->at;
+        size_t to = end < part->at + part->len ? end : part->at + part->len;
+        const uint8_t *bytes = piece.iov_base;
+        if (from < to)
+            TRY(vv_op_write(op, inode, data_id, offset + from - part->at, bytes + (from - begin),
+                            to - from));
+        begin = end;
+    }
+    return 0;
 }
 
 int vv_op_clear(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t from, uint64_t to)
