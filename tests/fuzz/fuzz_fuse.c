@@ -58,12 +58,26 @@ static void try_dirent(const uint8_t *data, size_t size)
     }
 }
 
+/* What is a WRITE in two pieces is one in one piece, with the same head and as much data. */
+static void try_write(const uint8_t *data, size_t size)
+{
+    struct vv_fuse_message message, whole;
+    struct fuse_write_in in;
+    if (size < VV_FUSE_WRITE_HEAD_BYTES || vv_fuse_decode_write(data, size, &message) < 0)
+        return;
+    vv_cursor_copy(&message.body, &in, sizeof(in));
+    if (message.body.is_bad || message.body.len != 0 || vv_fuse_decode(data, size, &whole) < 0 ||
+        whole.body.len != sizeof(in) + in.size)
+        abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct vv_fuse_message message;
     try_dirent(data, size);
+    try_write(data, size);
     if (vv_fuse_decode(data, size, &message) < 0)
         return 0;
     if (message.group_count > VV_FUSE_GROUPS_MAX ||

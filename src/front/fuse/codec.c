@@ -45,6 +45,23 @@ int vv_fuse_decode(const void *bytes, size_t len, struct vv_fuse_message *out_me
     return 0;
 }
 
+int vv_fuse_decode_write(const void *head, size_t len, struct vv_fuse_message *out_message)
+{
+    struct vv_cursor cursor = vv_cursor_of(head, VV_FUSE_WRITE_HEAD_BYTES);
+    struct fuse_in_header header;
+    struct fuse_write_in in;
+    vv_cursor_copy(&cursor, &header, sizeof(header));
+    struct vv_cursor body = cursor;
+    vv_cursor_copy(&cursor, &in, sizeof(in));
+    if (cursor.is_bad || len <= VV_FUSE_WRITE_HEAD_BYTES || header.opcode != FUSE_WRITE ||
+        header.len != len || header.total_extlen != 0 || in.size != len - VV_FUSE_WRITE_HEAD_BYTES)
+        return -VV_ERR_FORMAT;
+    out_message->header = header;
+    out_message->group_count = 0;
+    out_message->body = body;
+    return 0;
+}
+
 struct vv_bytes vv_fuse_take_name(struct vv_cursor *body)
 {
     const uint8_t *end = body->len > 0 ? memchr(body->ptr, 0, body->len) : NULL;

@@ -81,6 +81,11 @@ struct vv_fuse_message {
 
 /* Take a request apart as far as all opcodes have it in common. -VV_ERR_FORMAT. */
 MUST_CHECK int vv_fuse_decode(const void *bytes, size_t len, struct vv_fuse_message *out_message);
+/* The same for a WRITE of `len` bytes of which the first VV_FUSE_WRITE_HEAD_BYTES are here and the data is elsewhere: the body is
+ * the write_in, which says how long the data is (as it is, and at least a byte). -VV_ERR_FORMAT: it is none, or has extensions. */
+#define VV_FUSE_WRITE_HEAD_BYTES (sizeof(struct fuse_in_header) + sizeof(struct fuse_write_in))
+MUST_CHECK int vv_fuse_decode_write(const void *head, size_t len,
+                                    struct vv_fuse_message *out_message);
 /* The next name of the body, which ends with NUL (not counted). {NULL, 0} and a bad cursor when
  * there is none. */
 struct vv_bytes vv_fuse_take_name(struct vv_cursor *body);

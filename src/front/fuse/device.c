@@ -207,9 +207,10 @@ void vv_fuse_device_sync(struct vv_fuse_device *device)
  * By system call: the C library's functions of these names are cancellation points, which costs two atomic
  * operations around each in a process with several threads. Nobody cancels threads here. */
 
-ssize_t vv_fuse_device_read(struct vv_fuse_device *device, void *buf, size_t size)
+ssize_t vv_fuse_device_read(struct vv_fuse_device *device, const struct iovec *iov, int count)
 {
-    ssize_t len = syscall(SYS_read, device->fd, buf, size);
+    ssize_t len = count == 1 ? syscall(SYS_read, device->fd, iov->iov_base, iov->iov_len)
+                             : syscall(SYS_readv, device->fd, iov, count);
     return len < 0 ? -errno : len;
 }
 

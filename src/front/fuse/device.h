@@ -29,9 +29,10 @@ MUST_CHECK int vv_fuse_device_open(struct vv_fuse_device *device,
 /* Closes the descriptor, which cuts a connection that is still there. Safe on a zeroed device. */
 void vv_fuse_device_close(struct vv_fuse_device *device);
 
-/* One request. Its bytes; -EAGAIN, -ENODEV (the kernel has let go), -EINTR, -ENOENT (the request
+/* One request, piece by piece. Its bytes; -EAGAIN, -ENODEV (the kernel has let go), -EINTR, -ENOENT (the request
  * was taken back: go on). */
-MUST_CHECK ssize_t vv_fuse_device_read(struct vv_fuse_device *device, void *buf, size_t size);
+MUST_CHECK ssize_t vv_fuse_device_read(struct vv_fuse_device *device, const struct iovec *iov,
+                                       int count);
 /* One reply or notification, whole or not at all. -ENOENT: nobody waits for it any more, or
  * (notification) the kernel does not know what it is about. -ENODEV. Any thread. */
 MUST_CHECK int vv_fuse_device_write(struct vv_fuse_device *device, struct iovec *iov, int count);

@@ -32,9 +32,16 @@
 #define VV_FUSE_IDLE_FIBERS_MAX 32     /* more end */
 #define VV_FUSE_YIELD_REQUESTS 8       /* served in a row before other fibers get their turn */
 
+/* While large WRITEs come, requests are received into payloads, whose memory the volume takes over; not otherwise, for the kernel takes
+ * longer over a list of pieces. */
+#define VV_FUSE_BULK_BYTES (64 << 10) /* a large WRITE */
+#define VV_FUSE_BULK_REQUESTS 16      /* others in a row after which none is expected */
+#define VV_FUSE_PAYLOAD_PIECES 32     /* of a payload for VV_FUSE_IO_BYTES_MAX */
+
 struct vv_fuse_buffer {
     struct vv_fuse_buffer *next; /* when it is free */
-    uint8_t *bytes;              /* VV_FUSE_BUFFER_BYTES, page-aligned */
+    uint8_t *bytes;              /* VV_FUSE_BUFFER_BYTES, page-aligned; or */
+    struct vv_payload *payload;  /* ... of VV_FUSE_IO_BYTES_MAX */
 };
 
 struct vv_fuse_told {
@@ -61,10 +68,11 @@ struct vv_fuse {
     unsigned idle_count;
     struct vv_waitq ended; /* a fiber has ended */
 
-    struct vv_fuse_buffer *free_buffers;
-    unsigned buffer_count; /* free or used */
+    struct vv_fuse_buffer *free_buffers[2]; /* of bytes; with payloads */
+    unsigned buffer_count; /* free or used, of both kinds */
     unsigned buffer_max;
     unsigned free_buffer_count;
+    unsigned bulk_left; /* requests to be received into payloads, unless a large WRITE is among them */
     struct vv_waitq buffer_waiters;
 
     struct vv_list opens;        /* struct vv_fuse_open */
@@ -93,7 +101,9 @@ struct vv_fuse_request {
     struct vv_fuse_message message;
     struct vv_fs_call call;
     uint64_t change_count;         /* when it was received */
-    struct vv_fuse_buffer *buffer; /* the request's bytes, when they are not in `small` */
+    struct vv_fuse_buffer *buffer; /* the request's bytes, when they are not in `small`, */
+    uint8_t *joined;               /* or here */
+    bool is_in_payload; /* a WRITE's data: the buffer's */
     uint8_t small[VV_FUSE_SMALL_BYTES];
 };
 
@@ -110,15 +120,24 @@ const struct vv_fuse_op *vv_fuse_op_of(uint32_t opcode);
  * Suspends. */
 void vv_fuse_write_back(struct vv_fuse *fuse);
 
+/* ---- buffer.c ---- */
+
+void vv_fuse_buffers_init(struct vv_fuse *fuse);
+/* Those that are free. */
+void vv_fuse_buffers_free(struct vv_fuse *fuse);
+/* The large buffers. take suspends until one is free; NULL when there is no memory. */
+struct vv_fuse_buffer *vv_fuse_buffer_take(struct vv_fuse *fuse);
+/* One with a payload, ready to be received into. NULL when there is none now, or no memory: a buffer of bytes will do. Does not suspend. */
+struct vv_fuse_buffer *vv_fuse_payload_take(struct vv_fuse *fuse);
+/* No large WRITE is expected any more: free the payloads that nobody uses. */
+void vv_fuse_payloads_drop(struct vv_fuse *fuse);
+void vv_fuse_buffer_give(struct vv_fuse *fuse, struct vv_fuse_buffer *buffer);
+
 /* ---- session.c ---- */
 
 /* The name of every fiber that serves requests, of whichever mount: it tells them apart. */
 extern const char vv_fuse_fiber_name[];
 
-/* The large buffers. take suspends until one is free; NULL when the mount is gone or there is no
- * memory. */
-struct vv_fuse_buffer *vv_fuse_buffer_take(struct vv_fuse *fuse);
-void vv_fuse_buffer_give(struct vv_fuse *fuse, struct vv_fuse_buffer *buffer);
 /* Count references of the kernel to an inode. */
 void vv_fuse_known_add(struct vv_fuse *fuse, uint64_t inode, int64_t count);
 /* The kernel is about to be told of an inode by an entry of `parent`: one reference. */

@@ -175,18 +175,30 @@ static void check_append(struct vv_fuse_request *request, uint64_t believed_end)
         vv_fuse_notify_inode(&request->fuse->notifier, node_of(request), 0, 0, UINT64_MAX);
 }
 
-static int write_bytes(struct vv_fuse_request *request, const struct fuse_write_in *in)
+/* The request's data into the file. */
+static ssize_t write_data(struct vv_fuse_request *request, const struct fuse_write_in *in,
+                          unsigned flags)
 {
+    struct vv_fs *fs = request->fuse->fs;
+    struct vv_handle *handle = vv_fuse_handle_of(in->fh);
+    if (request->is_in_payload)
+        return vv_fs_write_payload(fs, &request->call, node_of(request), handle,
+                                   request->buffer->payload, in->offset, flags);
     struct vv_bytes data = vv_cursor_bytes(&request->message.body, in->size);
     if (request->message.body.is_bad)
         return -EINVAL;
+    return vv_fs_write(fs, &request->call, node_of(request), handle, data.ptr, data.len, in->offset,
+                       flags);
+}
+
+static int write_bytes(struct vv_fuse_request *request, const struct fuse_write_in *in)
+{
     struct vv_fuse *fuse = request->fuse;
     bool is_cached = in->write_flags & FUSE_WRITE_CACHE; /* some handle of the inode, any caller */
     bool is_append = (in->flags & O_APPEND) && !(in->flags & O_DIRECT) && !is_cached;
     unsigned flags = in->write_flags & FUSE_WRITE_KILL_SUIDGID ? VV_WRITE_KILL_PRIV : 0;
     flags |= is_append ? VV_WRITE_APPEND : 0;
-    ssize_t len = vv_fs_write(fuse->fs, &request->call, node_of(request), vv_fuse_handle_of(in->fh),
-                              data.ptr, data.len, in->offset, flags);
+    ssize_t len = write_data(request, in, flags);
     TRY(len);
     if (is_append)
         check_append(request, in->offset + (uint64_t)len);

@@ -14,64 +14,6 @@ const char vv_fuse_fiber_name[] = "fuse";
 
 static void serve(void *arg);
 
-/* ---- large buffers ---- */
-
-static unsigned buffer_max(uint64_t memory_bytes)
-{
-    uint64_t count = memory_bytes / VV_FUSE_BUFFERS_SHARE / VV_FUSE_BUFFER_BYTES;
-    if (memory_bytes == 0 || count > VV_FUSE_BUFFERS_MAX)
-        return VV_FUSE_BUFFERS_MAX;
-    return count < VV_FUSE_BUFFERS_MIN ? VV_FUSE_BUFFERS_MIN : (unsigned)count;
-}
-
-static struct vv_fuse_buffer *buffer_new(struct vv_fuse *fuse)
-{
-    struct vv_fuse_buffer *buffer = vv_zalloc(sizeof(*buffer));
-    if (!buffer)
-        return NULL;
-    buffer->bytes = vv_alloc_aligned(4096, VV_FUSE_BUFFER_BYTES);
-    if (!buffer->bytes) {
-        vv_free(buffer);
-        return NULL;
-    }
-    fuse->buffer_count++;
-    return buffer;
-}
-
-static void buffer_free(struct vv_fuse *fuse, struct vv_fuse_buffer *buffer)
-{
-    vv_free(buffer->bytes);
-    vv_free(buffer);
-    fuse->buffer_count--;
-}
-
-struct vv_fuse_buffer *vv_fuse_buffer_take(struct vv_fuse *fuse)
-{
-    while (!fuse->free_buffers && fuse->buffer_count >= fuse->buffer_max)
-        vv_waitq_wait(&fuse->buffer_waiters, VV_NEVER);
-    struct vv_fuse_buffer *buffer = fuse->free_buffers;
-    if (!buffer)
-        return buffer_new(fuse);
-    fuse->free_buffers = buffer->next;
-    fuse->free_buffer_count--;
-    return buffer;
-}
-
-void vv_fuse_buffer_give(struct vv_fuse *fuse, struct vv_fuse_buffer *buffer)
-{
-    if (!buffer)
-        return;
-    if (fuse->free_buffer_count >= VV_FUSE_BUFFERS_WARM_MAX &&
-        vv_waitq_is_empty(&fuse->buffer_waiters)) {
-        buffer_free(fuse, buffer);
-        return;
-    }
-    buffer->next = fuse->free_buffers;
-    fuse->free_buffers = buffer;
-    fuse->free_buffer_count++;
-    vv_waitq_wake_one(&fuse->buffer_waiters);
-}
-
 /* ---- what the kernel knows ---- */
 
 static size_t known_slot(uint64_t inode)
@@ -164,11 +106,11 @@ static void pass_turn(struct vv_fuse *fuse)
 
 /* ---- receiving ---- */
 
-/* Wait for a request, in a buffer of its own. Its length; -ENODEV. */
-static ssize_t receive_bytes(struct vv_fuse *fuse, struct vv_fuse_buffer *buffer)
+/* Wait for a request. Its length; -ENODEV. */
+static ssize_t receive_bytes(struct vv_fuse *fuse, const struct iovec *iov, int count)
 {
     while (!fuse->is_gone) {
-        ssize_t len = vv_fuse_device_read(&fuse->device, buffer->bytes, VV_FUSE_BUFFER_BYTES);
+        ssize_t len = vv_fuse_device_read(&fuse->device, iov, count);
         if (len >= 0 || (len != -EAGAIN && len != -EINTR && len != -ENOENT))
             return len;
         if (len != -EAGAIN)
@@ -180,29 +122,95 @@ static ssize_t receive_bytes(struct vv_fuse *fuse, struct vv_fuse_buffer *buffer
     return -ENODEV;
 }
 
+static void request_done(struct vv_fuse_request *request)
+{
+    vv_fuse_buffer_give(request->fuse, request->buffer);
+    vv_free(request->joined);
+}
+
+/* A request in a buffer of bytes: short ones are copied off it. */
+static int receive_plain(struct vv_fuse_request *request, struct vv_fuse_buffer *buffer)
+{
+    struct vv_fuse *fuse = request->fuse;
+    struct iovec iov = {buffer->bytes, VV_FUSE_BUFFER_BYTES};
+    ssize_t len = receive_bytes(fuse, &iov, 1);
+    TRY(len < 0 ? (int)len : 0);
+    const uint8_t *bytes = buffer->bytes;
+    if ((size_t)len <= sizeof(request->small)) {
+        memcpy(request->small, bytes, (size_t)len);
+        bytes = request->small;
+        request->buffer = NULL;
+        vv_fuse_buffer_give(fuse, buffer);
+    }
+    TRY(vv_fuse_decode(bytes, (size_t)len, &request->message));
+    bool is_bulk = request->message.header.opcode == FUSE_WRITE && len >= VV_FUSE_BULK_BYTES;
+    fuse->bulk_left = is_bulk ? VV_FUSE_BULK_REQUESTS : 0;
+    return 0;
+}
+
+/* A request that is no large WRITE after all: its bytes in one place. */
+static int join(struct vv_fuse_request *request, size_t len)
+{
+    struct vv_payload *payload = request->buffer->payload;
+    uint8_t *bytes = request->small;
+    if (len > sizeof(request->small)) {
+        bytes = request->joined = vv_alloc(len);
+        if (!bytes)
+            return -ENOMEM;
+        memcpy(bytes, request->small, VV_FUSE_WRITE_HEAD_BYTES);
+    }
+    if (len > VV_FUSE_WRITE_HEAD_BYTES)
+        vv_payload_copy(payload, 0, bytes + VV_FUSE_WRITE_HEAD_BYTES,
+                        len - VV_FUSE_WRITE_HEAD_BYTES);
+    return vv_fuse_decode(bytes, len, &request->message);
+}
+
+/* A request whose data, if it is a WRITE, comes to lie in a payload. */
+static int receive_payload(struct vv_fuse_request *request, struct vv_fuse_buffer *buffer)
+{
+    struct vv_fuse *fuse = request->fuse;
+    struct iovec iov[1 + VV_FUSE_PAYLOAD_PIECES] = {{request->small, VV_FUSE_WRITE_HEAD_BYTES}};
+    unsigned count = vv_payload_count(buffer->payload);
+    for (unsigned i = 0; i < count; i++)
+        iov[1 + i] = vv_payload_piece(buffer->payload, i);
+    ssize_t got = receive_bytes(fuse, iov, 1 + (int)count);
+    TRY(got < 0 ? (int)got : 0);
+    size_t len = (size_t)got;
+    if (len > sizeof(request->small) &&
+        vv_fuse_decode_write(request->small, len, &request->message) == 0) {
+        vv_payload_cut(buffer->payload, len - VV_FUSE_WRITE_HEAD_BYTES);
+        request->is_in_payload = true;
+        fuse->bulk_left = VV_FUSE_BULK_REQUESTS;
+        return 0;
+    }
+    if (--fuse->bulk_left == 0)
+        vv_fuse_payloads_drop(fuse);
+    int err = join(request, len);
+    if (err == 0 && !request->joined) {
+        request->buffer = NULL;
+        vv_fuse_buffer_give(fuse, buffer);
+    }
+    return err;
+}
+
 /* The next request into *request, which then owns its bytes. */
 static int receive(struct vv_fuse *fuse, struct vv_fuse_request *request)
 {
-    struct vv_fuse_buffer *buffer = vv_fuse_buffer_take(fuse);
-    if (!buffer)
-        return -ENOMEM;
-    ssize_t len = receive_bytes(fuse, buffer);
-    if (len < 0) {
-        vv_fuse_buffer_give(fuse, buffer);
-        return (int)len;
-    }
-    const uint8_t *bytes = buffer->bytes;
-    if ((size_t)len <= sizeof(request->small)) {
-        memcpy(request->small, buffer->bytes, (size_t)len);
-        bytes = request->small;
-        vv_fuse_buffer_give(fuse, buffer);
-        buffer = NULL;
-    }
     request->fuse = fuse;
-    request->buffer = buffer;
-    int err = vv_fuse_decode(bytes, (size_t)len, &request->message);
+    request->buffer = NULL;
+    request->joined = NULL;
+    request->is_in_payload = false;
+    if (fuse->bulk_left > 0)
+        request->buffer = vv_fuse_payload_take(fuse);
+    bool has_payload = request->buffer != NULL;
+    if (!has_payload)
+        request->buffer = vv_fuse_buffer_take(fuse);
+    if (!request->buffer)
+        return -ENOMEM;
+    int err = has_payload ? receive_payload(request, request->buffer)
+                          : receive_plain(request, request->buffer);
     if (err < 0) {
-        vv_fuse_buffer_give(fuse, buffer);
+        request_done(request);
         return err;
     }
     const struct fuse_in_header *header = &request->message.header;
@@ -234,7 +242,7 @@ static void dispatch(struct vv_fuse_request *request)
                  (unsigned long long)header->nodeid, vv_err_text(err));
         vv_fuse_reply_error(fuse, header, err);
     }
-    vv_fuse_buffer_give(fuse, request->buffer);
+    request_done(request);
 }
 
 /* A fiber of the mount. */
@@ -275,8 +283,7 @@ int vv_fuse_session_start(struct vv_fuse *fuse)
 {
     vv_waitq_init(&fuse->idle);
     vv_waitq_init(&fuse->ended);
-    vv_waitq_init(&fuse->buffer_waiters);
-    fuse->buffer_max = buffer_max(fuse->options.memory_bytes);
+    vv_fuse_buffers_init(fuse);
     vv_list_init(&fuse->opens);
     vv_list_init(&fuse->lock_waiters);
     fuse->told = vv_calloc(VV_FUSE_TOLD_SLOTS, sizeof(*fuse->told));
@@ -294,11 +301,7 @@ void vv_fuse_session_free(struct vv_fuse *fuse)
         vv_list_each_safe (node, &fuse->opens)
             vv_fuse_open_free(vv_list_entry(node, struct vv_fuse_open, node));
     }
-    while (fuse->free_buffers) {
-        struct vv_fuse_buffer *buffer = fuse->free_buffers;
-        fuse->free_buffers = buffer->next;
-        buffer_free(fuse, buffer);
-    }
+    vv_fuse_buffers_free(fuse);
     vv_free(fuse->checked_writes);
     vv_free(fuse->told);
     vv_free(fuse->known);

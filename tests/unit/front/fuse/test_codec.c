@@ -41,6 +41,34 @@ static void test_message(void)
     tap_is_int(bad_count, (int64_t)writer.len, "cut off anywhere");
 }
 
+static void test_write(void)
+{
+    struct fuse_in_header header = {.opcode = FUSE_WRITE, .unique = 9};
+    struct fuse_write_in in = {.fh = 3, .offset = 4096, .size = 5000}, got;
+    const size_t len = VV_FUSE_WRITE_HEAD_BYTES + in.size;
+    uint8_t bytes[VV_FUSE_WRITE_HEAD_BYTES];
+    struct vv_fuse_message message;
+    header.len = (uint32_t)len;
+    memcpy(bytes, &header, sizeof(header));
+    memcpy(bytes + sizeof(header), &in, sizeof(in));
+    tap_is_int(vv_fuse_decode_write(bytes, len, &message), 0, "a WRITE whose data is elsewhere");
+    vv_cursor_copy(&message.body, &got, sizeof(got));
+    tap_ok(message.header.unique == 9 && memcmp(&got, &in, sizeof(in)) == 0, "its head");
+    tap_is_int((int64_t)message.body.len, 0, "and no more");
+    tap_is_int(vv_fuse_decode_write(bytes, len - 1, &message), -VV_ERR_FORMAT, "less has come");
+    tap_is_int(vv_fuse_decode_write(bytes, sizeof(bytes), &message), -VV_ERR_FORMAT, "or no data");
+    vv_store_u32(bytes + sizeof(header) + offsetof(struct fuse_write_in, size), 4999);
+    tap_is_int(vv_fuse_decode_write(bytes, len, &message), -VV_ERR_FORMAT, "less than has come");
+    memcpy(bytes + sizeof(header), &in, sizeof(in));
+    header.total_extlen = 1;
+    memcpy(bytes, &header, sizeof(header));
+    tap_is_int(vv_fuse_decode_write(bytes, len, &message), -VV_ERR_FORMAT, "with extensions");
+    header.total_extlen = 0;
+    header.opcode = FUSE_SETXATTR;
+    memcpy(bytes, &header, sizeof(header));
+    tap_is_int(vv_fuse_decode_write(bytes, len, &message), -VV_ERR_FORMAT, "no WRITE");
+}
+
 static void test_groups(void)
 {
     uint8_t bytes[256];
@@ -177,6 +205,7 @@ static void test_flags(void)
 int main(void)
 {
     test_message();
+    test_write();
     test_groups();
     test_attrs();
     test_setattr();
