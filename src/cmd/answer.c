@@ -70,6 +70,7 @@ json_t *vv_stats_to_json(struct vv_volume *volume)
     set(object, "plan_rounds_max", stats.plan_rounds_max);
     set(object, "plan_restarts", stats.plan_restarts);
     set(object, "commits", stats.commits);
+    set(object, "early_commits", stats.early_commits);
     set(object, "log_bytes_written", stats.log_bytes);
     set(object, "data_bytes_written", stats.data_bytes);
     set(object, "journal_bytes_written", stats.journal_bytes);

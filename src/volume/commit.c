@@ -66,6 +66,7 @@ int vv_commit_init(struct vv_volume *volume, uint64_t next_number)
     commit->counters = volume->counters;
     vv_list_push_back(&volume->commits, &commit->node);
     volume->open = commit;
+    vv_early_init(&volume->early);
     return vv_commit_new(0, &volume->spare_commit);
 }
 
@@ -158,6 +159,18 @@ void vv_commit_changed(struct vv_volume *volume)
     if (vv_lsm_newest_memtable_bytes(volume->lsm) >= volume->memtable_limit ||
         open->change_bytes >= VV_CHANGE_BYTES_DUE)
         vv_waitq_wake_all(&volume->commit_work);
+}
+
+bool vv_commit_applied(struct vv_volume *volume)
+{
+    const struct vv_commit *open = volume->open;
+    uint64_t bytes = open->plain_bytes + open->change_bytes;
+    if (!vv_volume_is_journaling(volume) || !vv_early_is_due(&volume->early, open->number, bytes))
+        return false;
+    volume->want_commit = open->number;
+    volume->stats.early_commits++;
+    vv_waitq_wake_all(&volume->commit_work);
+    return true;
 }
 
 void vv_commit_press(struct vv_volume *volume)
@@ -426,11 +439,15 @@ int vv_volume_sync(struct vv_volume *volume, uint64_t inode)
     uint64_t target = newest_change(volume, inode);
     if (vv_planted(VV_PLANT_SYNC_EARLY))
         return 0;
+    vv_early_learn(&volume->early, target);
     if (target <= vv_durable_commit(volume))
         return 0;
     volume->synced_ns = vv_rt_now_ns();
     want(volume, target);
-    return wait_durable(volume, target, false);
+    volume->early.waiting++;
+    int err = wait_durable(volume, target, false);
+    volume->early.waiting--;
+    return err;
 }
 
 int vv_commit_end(struct vv_volume *volume)

@@ -243,6 +243,7 @@ static int apply(struct vv_op *op)
     apply_touches(op);
     volume->open->counters = volume->counters;
     vv_commit_changed(volume);
+    op->is_commit_due = vv_commit_applied(volume);
     return 0;
 }
 
@@ -495,5 +496,7 @@ int vv_volume_run(struct vv_volume *volume, enum vv_op_mode mode, size_t write_b
     vv_op_done(&op);
     if (charged > 0)
         vv_budget_release(&volume->dirty_budget, charged);
+    if (op.is_commit_due)
+        vv_fiber_yield(); /* its record is on its way before anybody is answered */
     return result;
 }

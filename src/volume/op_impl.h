@@ -41,6 +41,7 @@ struct vv_op {
     size_t key_count;
     size_t miss_count;
     bool is_freeing; /* VV_OP_FREEING */
+    bool is_commit_due; /* applied, and its commit is to begin */
     bool is_pinning; /* keys that are found are fetched too, when others are missed */
     struct {
         void (*fn)(struct vv_op *op, uint64_t arg);

@@ -244,6 +244,7 @@ struct vv_volume_stats {
     /* plan_rounds_max: of one operation, on one set of tables; when a flush or a compaction replaces tables
      * meanwhile, what it had fetched is worth nothing and it begins again: plan_restarts. */
     uint64_t ops, plan_rounds, plan_rounds_max, plan_restarts;
+    uint64_t early_commits; /* that began before a sync asked for them, because it was likely to */
     uint64_t commits, log_bytes, data_bytes, journal_bytes; /* written since opening */
     uint64_t segments_deleted;
     /* Repacking: segments that it emptied; frames that it moved, and those that had changed meanwhile; bytes that it wrote. */

@@ -188,6 +188,17 @@ struct vv_repack {
     uint64_t tiny_news;       /* tiny segments that came since; the same */
 };
 
+/* What the last syncs came after (early.c). */
+struct vv_early {
+    unsigned ops;     /* operations since the last sync */
+    unsigned period;  /* how many there were before it; 0: no rule */
+    unsigned streak;  /* syncs in turn, the last ones, that came after so many */
+    unsigned needed;  /* so many it takes before a commit begins early */
+    unsigned waiting; /* syncs that wait */
+    uint64_t newest;  /* commit of the last operation */
+    bool is_begun;    /* its commit began, and the sync has not come */
+};
+
 struct vv_volume {
     struct vv_store *store;
     const struct vv_keyring *ring;
@@ -230,6 +241,7 @@ struct vv_volume {
     uint64_t finalised_commit;
     uint64_t want_commit;           /* somebody waits for this one to be durable */
     uint64_t want_bucket;           /* ... in the bucket */
+    struct vv_early early;
     bool is_pressed;                /* memory is short: everything out */
     uint64_t gathered_bytes;        /* plain bytes of the frozen commits that are in no unit */
     unsigned gathered_boundaries;   /* ... and how many of them are boundaries */
@@ -378,6 +390,8 @@ MUST_CHECK int vv_commit_init(struct vv_volume *volume, uint64_t next_number);
 bool vv_commit_is_full(const struct vv_volume *volume, size_t bytes);
 /* The open commit has changes now: arm the timer. */
 void vv_commit_changed(struct vv_volume *volume);
+/* An operation has changed the open commit. True: a sync is likely to be next, so the commit begins when the caller suspends. */
+bool vv_commit_applied(struct vv_volume *volume);
 void vv_commit_freeze(struct vv_volume *volume);
 bool vv_commit_is_empty(const struct vv_commit *commit);
 /* Memory is short: send everything out. */
@@ -404,6 +418,14 @@ void vv_volume_fence(struct vv_volume *volume);
 /* Why nothing more is made durable (is_fenced). */
 int vv_volume_end_error(const struct vv_volume *volume);
 MUST_CHECK int vv_commit_new(uint64_t number, struct vv_commit **out_commit);
+
+/* ---- early.c: commits that begin before they are asked for (none suspends) ---- */
+void vv_early_init(struct vv_early *early);
+/* An operation has taken effect in `commit`, which holds so many bytes now. True: a sync is likely to come next, so
+ * its commit is to begin. */
+bool vv_early_is_due(struct vv_early *early, uint64_t commit, uint64_t bytes);
+/* A sync asks for everything up to the commit `target`. */
+void vv_early_learn(struct vv_early *early, uint64_t target);
 
 /* ---- unit.c ---- */
 void vv_unit_fiber(void *volume); /* gathers and starts units */
