@@ -413,9 +413,17 @@ static int real_pwritev_sync(struct vv_file *base, struct iovec *iov, int count,
     bool is_either = is_for_ring(&call);
     bool is_by_ring = is_either && vv_uring_is_quicker(uring) && enter_direct(file);
     uint64_t from_ns = vv_real_now_ns(NULL);
-    if (is_by_ring && write_by_ring(&call)) {
-        vv_uring_learn(uring, true, vv_real_now_ns(NULL) - from_ns);
-        return 0;
+    if (is_by_ring) {
+        bool is_expected = uring->ring_ns > 0 && uring->ring_ns <= EXPECTED_MAX_NS;
+        if (is_expected)
+            vv_real_expect(vv_real_self(), uring->ring_ns);
+        bool is_written = write_by_ring(&call);
+        if (is_expected)
+            vv_real_expect_end(vv_real_self());
+        if (is_written) {
+            vv_uring_learn(uring, true, vv_real_now_ns(NULL) - from_ns);
+            return 0;
+        }
     }
     TRY(leave_direct(file));
     file->is_cached = file->is_cached || !is_either;

@@ -193,11 +193,13 @@ void vv_real_expect_end(struct vv_real *real)
     real->expected_count--;
 }
 
-/* Begin to poll; returns until when. */
-static uint64_t begin_polling(struct vv_real *real, uint64_t now_ns)
+uint64_t vv_real_begin_polling(struct vv_real *real, uint64_t now_ns)
 {
     uint64_t until_ns = vv_spin_begin(&real->spin, now_ns);
     bool is_able = real->spin.max_ns > 0 && now_ns >= real->spin.crowded_until_ns + EXPECT_ALONE_NS;
+    /* The kernel ends a synced write on a thread of its own, for which this processor may have to be free. */
+    if (real->uring.in_flight > 0 && !is_able)
+        return now_ns;
     if (is_able && real->expected_count > 0 && real->expected_until_ns > until_ns)
         return real->expected_until_ns;
     return until_ns;
@@ -206,7 +208,7 @@ static uint64_t begin_polling(struct vv_real *real, uint64_t now_ns)
 /* Poll from `from_ns` until something happens; false when it is time to sleep. */
 static bool spin(struct vv_real *real, uint64_t from_ns)
 {
-    uint64_t until_ns = begin_polling(real, from_ns);
+    uint64_t until_ns = vv_real_begin_polling(real, from_ns);
     uint64_t next_ns = vv_timer_heap_next(&real->base.timers);
     uint64_t now_ns = from_ns;
     while (now_ns < until_ns) {
@@ -217,6 +219,8 @@ static bool spin(struct vv_real *real, uint64_t from_ns)
         }
         if (poll_descriptors(real, 0) > 0)
             return true;
+        if (real->uring.in_flight > 0)
+            sched_yield(); /* to that thread */
         now_ns = vv_real_now_ns(NULL);
         if (next_ns <= now_ns)
             return true;
@@ -262,8 +266,8 @@ static void wait_for_event(struct vv_real *real)
     uint64_t from_ns = vv_real_now_ns(NULL);
     uint64_t timer_ns = vv_timer_heap_next(&real->base.timers);
     /* Who will not poll anyway sees with the sleep what is there already. */
-    bool is_polling = begin_polling(real, from_ns) > from_ns;
-    bool is_expecting = real->expected_count > 0; /* that says nothing about clients */
+    bool is_polling = vv_real_begin_polling(real, from_ns) > from_ns;
+    bool is_expecting = real->expected_count > 0 || real->uring.in_flight > 0; /* that says nothing about clients */
     if (timer_ns <= from_ns || (is_polling && poll_descriptors(real, 0) > 0))
         return;
     bool is_met = spin(real, from_ns);

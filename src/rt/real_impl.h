@@ -191,6 +191,9 @@ void vv_real_hurry(struct vv_fiber *fiber);
  * half as long again, if it has nothing else to do. For what is so short that waking the reactor takes as long as a good part of it. */
 void vv_real_expect(struct vv_real *real, uint64_t usual_ns);
 void vv_real_expect_end(struct vv_real *real);
+/* Nothing is runnable: until when to poll. Longer than usual for what is expected, and, with an operation of the
+ * ring in flight, at all only where nobody else has wanted the processors for a while. */
+uint64_t vv_real_begin_polling(struct vv_real *real, uint64_t now_ns);
 /* As vv_rt_offload, for a call that mostly waits. */
 void vv_real_offload_blocking(void (*fn)(void *), void *arg);
 extern const struct vv_path_ops vv_real_path_ops;

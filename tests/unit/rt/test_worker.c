@@ -150,6 +150,18 @@ static void test_expect(void)
     real->spin.now_ns = real->spin.max_ns;
     vv_rt_offload(sleep_a_while, NULL);
     tap_ok(real->spin.now_ns == real->spin.max_ns, "real: it says nothing about how soon clients come");
+    uint64_t now_ns = until_ns - USUAL_NS; /* the clock is an argument */
+    struct vv_spin spin = real->spin;
+    real->spin = (struct vv_spin){.max_ns = USUAL_NS / 4, .now_ns = USUAL_NS / 4};
+    tap_ok(vv_real_begin_polling(real, now_ns) == until_ns, "real: it is polled for");
+    real->spin.crowded_until_ns = now_ns - 50 * VV_NS_PER_MS;
+    tap_ok(vv_real_begin_polling(real, now_ns) == now_ns + real->spin.now_ns, "real: as long as usual beside others");
+    real->uring.in_flight++;
+    tap_ok(vv_real_begin_polling(real, now_ns) == now_ns, "real: not at all while the ring works");
+    real->spin.crowded_until_ns = 0;
+    tap_ok(vv_real_begin_polling(real, now_ns) == until_ns, "real: but alone");
+    real->uring.in_flight--;
+    real->spin = spin;
     vv_real_expect_end(real);
     vv_real_expect_end(real);
     tap_is_int(real->expected_count, 0, "real: nothing is expected any more");
