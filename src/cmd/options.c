@@ -38,6 +38,7 @@ enum option {
     WRITEBACK,
     LOCAL_LOCKS,
     HEAR_SYNCS,
+    HANDLES,
     LABEL,
     READ_ONLY,
     ALLOW_OTHER,
@@ -110,6 +111,7 @@ static const struct {
     {LOCAL_LOCKS, SERVE, "local-locks", NULL, "the kernel keeps locks, lists them, and asks less: only if nothing else locks"},
     {HEAR_SYNCS, SERVE, "hear-syncs", NULL,
      "sync(2) and umount of the mount wait until all is durable: by a loop device (root; Linux 6.18)"},
+    {HANDLES, SERVE, "handles", NULL, "files of the mount can be opened by handle: only if no overlayfs lies on it (since Linux 6.16)"},
     {READ_ONLY, SERVE, "read-only", NULL, "serve the last durable state, change nothing"},
     {ALLOW_OTHER, SERVE, "allow-other", NULL, "let other users use the mount (the default for root)"},
     {ABANDON_JOURNAL, SERVE | FSCK, "abandon-journal", NULL,
@@ -378,6 +380,7 @@ static void set_flag(struct vv_options *options, enum option option)
     case WRITEBACK: options->is_writeback = true; break;
     case LOCAL_LOCKS: options->is_locking_locally = true; break;
     case HEAR_SYNCS: options->is_hearing_syncs = true; break;
+    case HANDLES: options->is_opening_handles = true; break;
     case READ_ONLY: options->is_read_only = true; break;
     case ALLOW_OTHER: options->is_allowing_other = true; break;
     case ABANDON_JOURNAL: options->is_abandoning_journal = true; break;

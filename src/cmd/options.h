@@ -71,7 +71,7 @@ struct vv_options {
     bool is_cipher_set, is_compression_set;
     bool is_json, is_no_cache, is_writeback, is_abandoning_journal, is_checking_data;
     bool is_locking_locally;
-    bool is_hearing_syncs;
+    bool is_hearing_syncs, is_opening_handles;
     bool is_read_only, is_allowing_other, is_quiet, is_verbose, is_help;
     struct vv_s3_words s3;
     const char *state, *journal;

@@ -142,6 +142,7 @@ static int open_doors(struct vv_server *server, const struct vv_options *options
             .is_read_only = options->is_read_only,
             .is_seeing_opens = options->atime == VV_ATIME_STRICT,
             .is_hearing_syncs = options->is_hearing_syncs,
+            .is_opening_handles = options->is_opening_handles,
             .is_kernel_locking = options->is_locking_locally,
             .allow_other = options->is_allowing_other || geteuid() == 0,
             .allow_suid = geteuid() == 0,

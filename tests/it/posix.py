@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """posix.py MOUNT PART...: what a mount alone owes to POSIX and Linux, by system calls. Prints TAP.
 
-Parts: "before" leaves a file handle in MOUNT/handles, which "after" opens when the server was restarted; "kernel" and
+Parts: "before" leaves a file handle in MOUNT/handles, which "after" opens when the server was restarted; "unopened" finds none; "kernel" and
 "server", locks that one or the other keeps; "relatime", "noatime" and "strictatime", as the server was told.
 """
 import ctypes
@@ -9,6 +9,7 @@ import errno
 import fcntl
 import mmap
 import os
+import re
 import stat
 import struct
 import sys
@@ -260,6 +261,16 @@ class Posix:
         with open(os.path.join(self.dir, "handles"), "wb") as file:
             for what in (kept, self.path("folder"), self.dir, self.mount):
                 file.write(file_handle(what).ljust(8 + HANDLE_BYTES_MAX, b"\0"))
+
+    def unopened(self):
+        """Where the kernel can't open handles well, it is told not to."""
+        path = self.make("unopened", b"x")
+        release = tuple(int(part) for part in re.match(r"(\d+)\.(\d+)", os.uname().release).groups())
+        if release >= (6, 16):
+            self.tap.fails(errno.EOPNOTSUPP, file_handle, path)
+        else:
+            os.close(open_handle(self.mount, file_handle(path)))
+            self.tap.ok(True, "an older kernel opens them all the same")
 
     def after(self):
         with open(os.path.join(self.dir, "handles"), "rb") as file:

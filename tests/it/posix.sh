@@ -13,8 +13,9 @@ posix() {
     tap "$name" timeout 120 python3 tests/it/posix.py "$T/mnt" $parts
     check "stop" stop
 }
-posix "a mount" before
-[ "$(id -u)" != 0 ] || posix "after a restart" after
+posix "a mount" before --handles
+[ "$(id -u)" != 0 ] || posix "after a restart" after --handles
+[ "$(id -u)" != 0 ] || posix "without --handles" unopened
 posix "locks in the server" server
 posix "and beside a door that has some" server --9p "unix:$T/9p"
 posix "locks in the kernel" "kernel relatime" --local-locks

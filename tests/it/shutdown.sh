@@ -86,6 +86,10 @@ elif serve --mount "$T/mnt" --hear-syncs --durability bucket; then
     serve --mount "$T/mnt" --hear-syncs || not_ok "serve"
     is "what was written before umount returned is there, though the server was killed then" "$(cat "$T/mnt/last")" last
     loop=$(findmnt -n -o SOURCE "$T/mnt")
+    echo unsynced >"$T/mnt/unsynced"
+    kill -KILL "$SERVER"
+    wait "$SERVER" 2>/dev/null
+    check "a sync(2) of everything waits for no dead server" timeout 60 sync
     crash
     for i in $(seq 40); do losetup -n -O BACK-FILE "$loop" 2>/dev/null | grep -q memfd:varve || break; sleep 0.05; done
     check "the loop device goes with it" [ "$i" -lt 40 ]

@@ -26,6 +26,7 @@
 /* INIT flags above those of Debian 12's header. */
 #define VV_FUSE_CREATE_SUPP_GROUP (1ull << 34) /* the group that matters comes with creations */
 #define VV_FUSE_DIRECT_IO_ALLOW_MMAP (1ull << 36)
+#define VV_FUSE_NO_EXPORT (1ull << 38) /* handles name files (fanotify), but open none. Since Linux 6.8 */
 /* The mount may be mounted again with users mapped. Then only requests that make something name a
  * user (as the mount maps him); in all others uid and gid are VV_FUSE_ID_NONE. Since Linux 6.12. */
 #define VV_FUSE_ALLOW_IDMAP (1ull << 40)

@@ -44,6 +44,7 @@ struct vv_fuse_options {
                              * when a file is closed: right if no other door has locks; they outlive the
                              * server */
     bool is_hearing_syncs;  /* root only: sync(2), syncfs(2) and umount wait until all is durable (loop.h) */
+    bool is_opening_handles; /* open_by_handle_at and the kernel's NFS server work where they and overlayfs do not both (init.c) */
     bool allow_other; /* users other than the mounting one; for others than root this needs
                        * user_allow_other in /etc/fuse.conf */
     bool allow_suid;  /* root only: honour set-id bits and device nodes */

@@ -9,14 +9,18 @@
 #define BACKGROUND_MAX                                                                             \
     64 /* readahead and asynchronous direct requests that the kernel sends at once */
 #define CONGESTION 48
+/* Linux 6.16 to 6.18 at least: entries belong to epochs, but for those that the kernel makes when it opens a handle, which
+ * it therefore holds for stale whenever it is asked. */
+#define MINOR_EPOCHS 44u
 
 /* Why these, where it is not their name that says it:
  * EXPLICIT_INVAL_DATA (not AUTO_INVAL_DATA, which drops a file's pages after each own write): other
  * doors' changes are invalidated one by one. DONT_MASK: a default ACL replaces the umask.
  * POSIX_ACL: the kernel enforces and caches ACLs. HANDLE_KILLPRIV_V2: requests say whether set-id
  * bits are to go, so the kernel needn't ask for security.capability before each write. ALLOW_IDMAP
- * needs default_permissions, which the mount always has. */
-static uint64_t wanted_flags(const struct vv_fuse_options *options)
+ * needs default_permissions, which the mount always has. NO_EXPORT: overlayfs opens the handle of the lower file of each that
+ * it copied up, when the kernel has forgotten it, and what it gets is stale at the next look. It does without if it must. */
+static uint64_t wanted_flags(const struct vv_fuse_options *options, uint32_t minor)
 {
     uint64_t flags = FUSE_ASYNC_READ | FUSE_ATOMIC_O_TRUNC | FUSE_EXPORT_SUPPORT |
                      FUSE_BIG_WRITES | FUSE_DONT_MASK | FUSE_HAS_IOCTL_DIR | FUSE_DO_READDIRPLUS | FUSE_READDIRPLUS_AUTO |
@@ -24,6 +28,8 @@ static uint64_t wanted_flags(const struct vv_fuse_options *options)
                      FUSE_EXPLICIT_INVAL_DATA | FUSE_HANDLE_KILLPRIV_V2 | FUSE_SETXATTR_EXT |
                      FUSE_INIT_EXT;
     flags |= VV_FUSE_CREATE_SUPP_GROUP | VV_FUSE_DIRECT_IO_ALLOW_MMAP | VV_FUSE_ALLOW_IDMAP;
+    if (minor >= MINOR_EPOCHS && !options->is_opening_handles)
+        flags |= VV_FUSE_NO_EXPORT;
     if (!options->is_kernel_locking)
         flags |= FUSE_POSIX_LOCKS | FUSE_FLOCK_LOCKS;
     if (!options->is_no_cache)
@@ -47,7 +53,7 @@ int vv_fuse_init(struct vv_fuse_request *request)
     uint64_t offered = in.flags;
     if (in.flags & FUSE_INIT_EXT)
         offered |= (uint64_t)in.flags2 << 32;
-    uint64_t flags = wanted_flags(&request->fuse->options) & offered;
+    uint64_t flags = wanted_flags(&request->fuse->options, in.minor) & offered;
     struct fuse_init_out out = {
         .major = FUSE_KERNEL_VERSION,
         .minor = in.minor < VV_FUSE_MINOR ? in.minor : VV_FUSE_MINOR,

@@ -14,7 +14,8 @@ static uint64_t node_of(const struct vv_fuse_request *request)
 }
 
 /* LOOKUP of ".": comes from open_by_handle_at and the NFS server, for an inode, of any type, that
- * the kernel has only a handle of. One that is gone is ESTALE. */
+ * the kernel has only a handle of. One that is gone is ESTALE. Of "/": the kernel asks whether the entry that it made then,
+ * which hangs nowhere and is named so, is still right; overlayfs asks for each file that was copied up, and takes a no for ESTALE. */
 static int lookup_self(struct vv_fuse_request *request)
 {
     struct vv_attr attr;
@@ -31,7 +32,7 @@ int vv_fuse_lookup(struct vv_fuse_request *request)
     struct vv_attr attr;
     TRY(vv_fuse_take_entry(request, &name));
     fuse->stats.lookups++;
-    if (name.len == 1 && name.ptr[0] == '.')
+    if (name.len == 1 && (name.ptr[0] == '.' || name.ptr[0] == '/'))
         return lookup_self(request);
     int err = vv_fs_lookup(fuse->fs, &request->call, node_of(request), (const char *)name.ptr,
                            name.len, &attr);
