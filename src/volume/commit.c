@@ -66,7 +66,6 @@ int vv_commit_init(struct vv_volume *volume, uint64_t next_number)
     commit->counters = volume->counters;
     vv_list_push_back(&volume->commits, &commit->node);
     volume->open = commit;
-    vv_early_init(&volume->early);
     return vv_commit_new(0, &volume->spare_commit);
 }
 

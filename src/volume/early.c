@@ -10,9 +10,10 @@
 #define NEEDED_MIN 8u           /* syncs in turn that kept to the rule, before a guess */
 #define NEEDED_MAX 1024u
 
-void vv_early_init(struct vv_early *early)
+void vv_early_init(struct vv_early *early, unsigned after)
 {
-    *early = (struct vv_early){.needed = NEEDED_MIN};
+    unsigned needed = after > 0 ? after : NEEDED_MIN;
+    *early = (struct vv_early){.needed = needed, .needed_min = needed};
 }
 
 bool vv_early_is_due(struct vv_early *early, uint64_t commit, uint64_t bytes)
@@ -39,7 +40,7 @@ void vv_early_learn(struct vv_early *early, uint64_t target)
     if (!is_same)
         early->streak = 0;
     early->streak += is_alone && early->streak < NEEDED_MAX;
-    if (early->is_begun && early->needed > NEEDED_MIN)
+    if (early->is_begun && early->needed > early->needed_min)
         early->needed--;
     early->is_begun = false;
     early->ops = 0;

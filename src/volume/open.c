@@ -357,6 +357,7 @@ int vv_volume_open(const struct vv_volume_options *options, struct vv_volume **o
     volume->is_read_only = options->is_read_only;
     volume->commit_delay_ns =
         options->commit_delay_ns != 0 ? options->commit_delay_ns : COMMIT_DELAY_DEFAULT_NS;
+    vv_early_init(&volume->early, options->early_after);
     volume->sync_timeout_ns =
         options->sync_timeout_ns != 0 ? options->sync_timeout_ns : SYNC_TIMEOUT_DEFAULT_NS;
     if (options->settings != NULL)

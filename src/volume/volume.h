@@ -77,6 +77,7 @@ struct vv_volume_options {
     uint64_t commit_delay_ns;     /* how long a change may stay unsent; 0 = 1 s */
     uint64_t sync_timeout_ns;     /* how long a sync waits for a failing store; 0 = 30 s */
     uint64_t journal_file_bytes;  /* 0 = default; tests */
+    unsigned early_after;         /* syncs after the same operations before the next is foreseen; 0 = 8; tests */
     uint64_t segment_bytes;       /* target of data segments; 0 = by memory, at most 16 MiB */
     const struct vv_seal_settings *settings; /* NULL = as the manifest says */
     struct vv_repack_options repack;

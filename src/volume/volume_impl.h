@@ -193,7 +193,8 @@ struct vv_early {
     unsigned ops;     /* operations since the last sync */
     unsigned period;  /* how many there were before it; 0: no rule */
     unsigned streak;  /* syncs in turn, the last ones, that came after so many */
-    unsigned needed;  /* so many it takes before a commit begins early */
+    unsigned needed;  /* so many it takes before a commit begins early, ... */
+    unsigned needed_min; /* ... and at least */
     unsigned waiting; /* syncs that wait */
     uint64_t newest;  /* commit of the last operation */
     bool is_begun;    /* its commit began, and the sync has not come */
@@ -420,7 +421,8 @@ int vv_volume_end_error(const struct vv_volume *volume);
 MUST_CHECK int vv_commit_new(uint64_t number, struct vv_commit **out_commit);
 
 /* ---- early.c: commits that begin before they are asked for (none suspends) ---- */
-void vv_early_init(struct vv_early *early);
+/* after: syncs that keep to the rule before a guess; 0 = the usual. */
+void vv_early_init(struct vv_early *early, unsigned after);
 /* An operation has taken effect in `commit`, which holds so many bytes now. True: a sync is likely to come next, so
  * its commit is to begin. */
 bool vv_early_is_due(struct vv_early *early, uint64_t commit, uint64_t bytes);

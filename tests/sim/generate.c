@@ -12,6 +12,7 @@
 #define NAMES 24 /* different names in a directory, but for long ones */
 #define HUGE_OFFSET (3ull << 40)
 #define TRIES 12
+#define PAIRS 30
 
 /* How often each kind of operation comes, by profile: mixed, names, overwrite, ranges, big. */
 static const uint8_t weights[OP_KINDS][PROFILES] = {
@@ -84,7 +85,7 @@ static uint32_t pick_inode(struct generator *generator, const struct model *mode
 /* A directory that is still linked; hidden roots are chosen more often than by their number. */
 static uint32_t pick_dir(struct generator *generator, const struct model *model)
 {
-    if (generator->hidden && rng_chance(&generator->rng, 200))
+    if (generator->hidden && rng_chance(&generator->rng, 500))
         return generator->hidden;
     for (int i = 0; i < TRIES; i++) {
         uint32_t number = pick_inode(generator, model, true, false, false);
@@ -495,6 +496,17 @@ static enum op_kind pick_kind(struct generator *generator)
     return kind;
 }
 
+/* Now and then somebody writes and syncs, again and again: commits that begin before they are asked for. */
+static enum op_kind next_kind(struct generator *generator)
+{
+    if (generator->pairs_left > 0)
+        return --generator->pairs_left % 2 == 0 ? OP_SYNC : OP_WRITE;
+    enum op_kind kind = pick_kind(generator);
+    if (kind == OP_SYNC && rng_chance(&generator->rng, 500))
+        generator->pairs_left = PAIRS * 2;
+    return kind;
+}
+
 static uint64_t bytes_held(const struct model *model)
 {
     uint64_t sum = 0;
@@ -543,7 +555,7 @@ void generate(struct generator *generator, const struct model *model, struct op 
             }
             continue;
         }
-        out_op->kind = pick_kind(generator);
+        out_op->kind = next_kind(generator);
         if (make(generator, model, out_op))
             return;
     }

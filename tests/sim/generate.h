@@ -31,6 +31,7 @@ struct generator {
     bool is_copying;          /* OP_COPY too */
     uint32_t region;          /* the inode of a file whose size must stay; 0 = none */
     uint32_t hidden;          /* the hidden root; 0 = none */
+    unsigned pairs_left;      /* operations of a run of writes that are each synced */
 };
 
 const char *profile_name(enum profile profile);

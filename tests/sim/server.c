@@ -98,6 +98,7 @@ static int open_with_journal(struct server *server, const char *journal_path)
         .memory_bytes = world->memory_bytes,
         .commit_delay_ns = world->commit_delay_ns,
         .sync_timeout_ns = SYNC_TIMEOUT_NS,
+        .early_after = 1, /* guess often, and often wrongly */
         .journal_file_bytes = 4 << 20,
         .segment_bytes = world->segment_bytes,
         .repack = world->repack,
@@ -229,6 +230,7 @@ static void note_stats(struct server *server)
         world_fail(server->world, "server %u: an operation took %" PRIu64 " plan rounds",
                    server->number, stats.plan_rounds_max);
     facts->commits += stats.commits;
+    facts->early_commits += stats.early_commits;
     facts->segments_deleted += stats.segments_deleted;
     facts->leftovers_deleted += stats.leftovers_deleted;
 }

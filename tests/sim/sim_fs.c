@@ -208,10 +208,10 @@ static void print_facts(const struct world_facts *facts, unsigned failed)
            " power cuts, %" PRIu64 " takeovers, %" PRIu64 " outages, %" PRIu64 " shortages\n",
            facts->opens, facts->failed_opens, facts->kills, facts->shutdowns, facts->power_cuts, facts->races,
            facts->outages, facts->shortages);
-    printf("# %" PRIu64 " operations undone by crashes, %" PRIu64 " commits, %" PRIu64
+    printf("# %" PRIu64 " operations undone by crashes, %" PRIu64 " commits (%" PRIu64 " begun early), %" PRIu64
            " segments deleted, %" PRIu64
            " left-overs deleted, %" PRIu64 " removals looked at, %" PRIu64 " references all durable before, %" PRIu64 " replies found, at most %" PRIu64 " plan rounds, %u seeds failed\n",
-           facts->records_lost, facts->commits, facts->segments_deleted,
+           facts->records_lost, facts->commits, facts->early_commits, facts->segments_deleted,
            facts->leftovers_deleted, facts->removals, facts->references,
            facts->replies, facts->plan_rounds_max,
            failed);

@@ -121,7 +121,7 @@ struct world_facts {
     uint64_t plan_rounds_max;
     uint64_t records_lost; /* operations that crashes undid */
     uint64_t replies;      /* kept, found by a later server or at the end */
-    uint64_t commits, segments_deleted;
+    uint64_t commits, early_commits, segments_deleted;
     uint64_t leftovers_deleted; /* by sweeps for orphans */
     uint64_t repacked_segments, repacked_frames, repack_refused; /* emptied; moved; changed meanwhile */
     uint64_t repack_kills; /* of servers that were repacking */

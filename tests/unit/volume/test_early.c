@@ -41,7 +41,7 @@ static void rule(void)
 {
     struct vv_early early;
     uint64_t commit = 0;
-    vv_early_init(&early);
+    vv_early_init(&early, 0);
     tap_is_int(rounds_until_due(&early, &commit, 1), 8, "after 8 rounds of one operation and a sync");
     tap_ok(round_of(&early, &commit, 1), "and then each");
     tap_ok(!round_of(&early, &commit, 2), "not when there is another operation");
@@ -49,11 +49,11 @@ static void rule(void)
     for (unsigned i = 0; i < 8; i++)
         round_of(&early, &commit, 2);
     tap_is_int(early.needed, 8, "right guesses make up for it");
-    vv_early_init(&early);
+    vv_early_init(&early, 0);
     tap_is_int(rounds_until_due(&early, &commit, 8), 8, "rounds of 8");
-    vv_early_init(&early);
+    vv_early_init(&early, 0);
     tap_is_int(rounds_until_due(&early, &commit, 9), 5000, "never of 9");
-    vv_early_init(&early);
+    vv_early_init(&early, 0);
     unsigned due = 0;
     for (unsigned i = 0; i < 1000; i++)
         due += round_of(&early, &commit, 1 + i % 2);
@@ -70,7 +70,7 @@ static void exceptions(void)
 {
     struct vv_early early;
     uint64_t commit = 0;
-    vv_early_init(&early);
+    vv_early_init(&early, 0);
     rounds_until_due(&early, &commit, 1);
     tap_ok(!vv_early_is_due(&early, ++commit, (64u << 10) + 1), "not of much");
     vv_early_learn(&early, commit);
