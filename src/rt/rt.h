@@ -173,6 +173,9 @@ MUST_CHECK int vv_socket_accept(struct vv_socket *socket, struct vv_socket **out
  * vv_socket_shutdown, -errno. */
 MUST_CHECK ssize_t vv_socket_recv(struct vv_socket *socket, void *buf, size_t len,
                                   uint64_t deadline_ns);
+/* The same into several pieces, one after another. */
+MUST_CHECK ssize_t vv_socket_recv_iov(struct vv_socket *socket, struct iovec *iov, int count,
+                                      uint64_t deadline_ns);
 /* All of it or an error. Suspends. Tries without waiting first. One sender at a time. `iov` is
  * changed. -ETIMEDOUT, -VV_ERR_STOPPED after vv_socket_shutdown, -errno. */
 MUST_CHECK int vv_socket_send(struct vv_socket *socket, struct iovec *iov, int count,

@@ -261,8 +261,17 @@ int vv_socket_connect(const char *address_text, uint64_t deadline_ns, struct vv_
 
 ssize_t vv_socket_recv(struct vv_socket *socket, void *buf, size_t len, uint64_t deadline_ns)
 {
+    struct iovec iov = {buf, len};
+    return vv_socket_recv_iov(socket, &iov, 1, deadline_ns);
+}
+
+ssize_t vv_socket_recv_iov(struct vv_socket *socket, struct iovec *iov, int count,
+                           uint64_t deadline_ns)
+{
+    struct msghdr message = {.msg_iov = iov, .msg_iovlen = (size_t)count};
     while (!socket->is_shut_down) {
-        ssize_t got = recv(socket->fd, buf, len, 0);
+        ssize_t got = count == 1 ? recv(socket->fd, iov->iov_base, iov->iov_len, 0)
+                                 : recvmsg(socket->fd, &message, 0);
         if (got >= 0)
             return got;
         int err = -errno;

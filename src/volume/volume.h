@@ -148,7 +148,7 @@ MUST_CHECK int vv_op_drop(struct vv_op *op, uint64_t inode, uint64_t data_id);
  * that begins where the file does (else it is copied). A piece is handed over if it becomes a layer as it is and is no larger than the layer's own
  * memory would be. From then on the dirty budget holds it; until then, who made the payload charges it.
  * None of these suspends. */
-#define VV_PAYLOAD_BYTES_MAX (64u << 20)
+#define VV_PAYLOAD_BYTES_MAX (VV_OP_DATA_MAX - VV_EXTENT_BYTES) /* what one operation of fs writes */
 struct vv_payload;
 /* For `len` bytes (1 .. VV_PAYLOAD_BYTES_MAX) at `offset`. -ENOMEM. */
 MUST_CHECK int vv_payload_new(struct vv_volume *volume, uint64_t offset, size_t len,

@@ -7,6 +7,7 @@
 #include "base/alloc.h"
 #include "base/log.h"
 #include "front/conn/conn_impl.h"
+#include "volume/volume.h"
 
 /* ---- reading ---- */
 
@@ -36,12 +37,13 @@ int vv_conn_fill(struct vv_conn *conn, size_t len, uint64_t deadline_ns)
             memmove(conn->recv_bytes, conn->recv_bytes + conn->recv_at, conn->recv_end);
             conn->recv_at = 0;
         }
+        size_t size = conn->bulk_left > 0 ? VV_CONN_FIRST_BYTES : conn->recv_size;
         ssize_t got = vv_stream_recv(conn->stream, conn->recv_bytes + conn->recv_end,
-                                     conn->recv_size - conn->recv_end, deadline_ns);
+                                     size - conn->recv_end, deadline_ns);
         if (got <= 0)
             return (int)got;
         conn->recv_end += (size_t)got;
-        if (conn->recv_end == conn->recv_size)
+        if (conn->recv_end == conn->recv_size && conn->bulk_left == 0)
             grow(conn);
     }
     return 1;
@@ -51,6 +53,8 @@ int vv_conn_next(struct vv_conn *conn, size_t len)
 {
     if (conn->recv_at == conn->recv_end && conn->request_count > 0)
         vv_fiber_yield();
+    if (conn->bulk_left > 0)
+        conn->bulk_left--;
     return vv_conn_fill(conn, len, VV_NEVER);
 }
 
@@ -112,6 +116,58 @@ int vv_conn_take(struct vv_conn *conn, void *buf, size_t len, uint64_t deadline_
     }
     conn->recv_since_ns = 0;
     return taken;
+}
+
+/* The pieces of a payload from `at` on, at most `room` of them; their number. */
+static unsigned pieces_from(const struct vv_payload *payload, size_t at, struct iovec *iov,
+                            unsigned room)
+{
+    unsigned used = 0;
+    for (unsigned i = 0; i < vv_payload_count(payload) && used < room; i++) {
+        struct iovec piece = vv_payload_piece(payload, i);
+        if (at < piece.iov_len)
+            iov[used++] = (struct iovec){(uint8_t *)piece.iov_base + at, piece.iov_len - at};
+        at -= at < piece.iov_len ? at : piece.iov_len;
+    }
+    return used;
+}
+
+/* Some of it, from `at` on: what was read ahead, or from the stream. */
+static ssize_t take_pieces(struct vv_conn *conn, const struct vv_payload *payload, size_t at,
+                           uint64_t deadline_ns)
+{
+    struct iovec iov[VV_CONN_PIECES];
+    unsigned count = pieces_from(payload, at, iov, VV_CONN_PIECES);
+    size_t ahead = vv_conn_ahead_len(conn);
+    if (ahead == 0)
+        return vv_stream_recv_iov(conn->stream, iov, (int)count, deadline_ns);
+    if (ahead > iov[0].iov_len)
+        ahead = iov[0].iov_len;
+    memcpy(iov[0].iov_base, vv_conn_ahead(conn), ahead);
+    vv_conn_skip(conn, ahead);
+    return (ssize_t)ahead;
+}
+
+int vv_conn_take_payload(struct vv_conn *conn, const struct vv_payload *payload,
+                         uint64_t deadline_ns)
+{
+    size_t len = vv_payload_len(payload);
+    size_t slice_end = 0;
+    uint64_t slice_ns = 0;
+    ssize_t got = 1;
+    conn->bulk_left = VV_CONN_BULK_REQUESTS;
+    for (size_t at = 0; at < len && got > 0; at += (size_t)got) {
+        if (at >= slice_end) {
+            slice_end = at + VV_CONN_SLICE_BYTES;
+            conn->recv_since_ns = vv_rt_now_ns();
+            slice_ns = vv_conn_deadline(conn);
+        }
+        got = take_pieces(conn, payload, at, slice_ns < deadline_ns ? slice_ns : deadline_ns);
+        if (got <= 0)
+            break;
+    }
+    conn->recv_since_ns = 0;
+    return got > 0 ? 1 : (int)got;
 }
 
 /* ---- life ---- */

@@ -43,6 +43,9 @@
 #define VV_CONN_SMALL_BYTES (64u << 10) /* data of a small request */
 #define VV_CONN_REQUEST_COST (16u << 10) /* charged for a request beside its data: its fiber */
 #define VV_CONN_ANSWER_COST 512u /* ... for one that is answered but not sent */
+#define VV_CONN_PAYLOAD_MIN (64u << 10) /* payloads from here on are received into memory that the volume takes over */
+#define VV_CONN_PIECES 8 /* of a payload that are received in one go */
+#define VV_CONN_BULK_REQUESTS 16 /* after a payload in pieces, others like it are expected */
 #define VV_CONN_SHARE 2          /* a connection may hold this part of a budget, and one request */
 #define VV_CONN_PRESSED_S 2      /* without a slice while others wait for memory */
 #define VV_CONN_SEND_BATCH 64    /* answers sent in one go */
@@ -85,6 +88,7 @@ void vv_buffer_free(struct vv_conn_memory *memory, struct vv_buffer *buffer);
 
 struct vv_conn;
 struct vv_job;
+struct vv_payload;
 
 struct vv_conn_kind {
     const char *name;   /* of log lines and fibers: "nfs" */
@@ -157,6 +161,7 @@ struct vv_conn {
     size_t recv_at;      /* from here */
     size_t recv_end;     /* to here */
     size_t recv_size;
+    unsigned bulk_left; /* requests before which little is read ahead */
 };
 
 /* At least `len` bytes (at most VV_CONN_FIRST_BYTES) read ahead. Suspends. 1; 0 = the stream has
@@ -168,6 +173,10 @@ MUST_CHECK int vv_conn_next(struct vv_conn *conn, size_t len);
 /* Exactly `len` bytes into out (NULL: thrown away), slice by slice, each in its time. As
  * vv_conn_fill. */
 MUST_CHECK int vv_conn_take(struct vv_conn *conn, void *out, size_t len, uint64_t deadline_ns);
+/* The same into all pieces of a payload. No more is read ahead of the next requests than their first bytes: it would have to be
+ * copied. */
+MUST_CHECK int vv_conn_take_payload(struct vv_conn *conn, const struct vv_payload *payload,
+                                    uint64_t deadline_ns);
 static inline size_t vv_conn_ahead_len(const struct vv_conn *conn)
 {
     return conn->recv_end - conn->recv_at;

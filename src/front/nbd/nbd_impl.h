@@ -105,6 +105,7 @@ struct vv_nbd_job {
     struct vv_nbd_conn *conn;
     struct vv_nbd_request request;
     struct vv_buffer *data; /* of a WRITE; of what was read */
+    struct vv_payload *payload; /* of a WRITE, instead */
     /* The reply: `head` holds what is not data; the pieces point into head and data. */
     struct vv_writer head;
     uint8_t head_bytes[VV_NBD_HEAD_BYTES];

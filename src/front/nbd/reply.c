@@ -52,6 +52,7 @@ void vv_nbd_job_done(struct vv_job *base)
 {
     struct vv_nbd_job *job = vv_container_of(base, struct vv_nbd_job, base);
     vv_buffer_free(job->conn->base.conns->memory, job->data);
+    vv_payload_free(job->payload);
     if (job->view)
         vv_view_done(job->view);
     vv_free(job->view);

@@ -179,6 +179,13 @@ static int serve_write(struct vv_nbd_job *job)
     const struct vv_nbd_export *export = job->conn->export;
     unsigned flags = request->flags & VV_NBD_CMD_FLAG_FUA ? VV_WRITE_SYNC : 0;
     size_t done = 0;
+    if (job->payload) { /* is written wholly or not at all */
+        ssize_t written =
+            vv_fs_write_payload(job->conn->nbd->fs, &call, export->inode, export->handle,
+                                job->payload, request->offset, flags);
+        TRY(written);
+        done = request->len;
+    }
     while (done < request->len) {
         ssize_t written = vv_fs_write(job->conn->nbd->fs, &call, export->inode, export->handle,
                                       job->data->bytes + done, request->len - done,

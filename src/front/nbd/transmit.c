@@ -77,6 +77,21 @@ static size_t data_bytes(const struct vv_nbd_request *request)
     }
 }
 
+/* The data of a WRITE, or what there is in its place if the request can't be served (`check`). As vv_conn_take. */
+static int take_data(struct vv_nbd_job *job, int *check)
+{
+    struct vv_conn *base = &job->conn->base;
+    const struct vv_nbd_request *request = &job->request;
+    bool is_long = request->len >= VV_CONN_PAYLOAD_MIN && request->len <= VV_PAYLOAD_BYTES_MAX;
+    if (*check == 0 && is_long)
+        *check = vv_fs_payload_new(job->conn->nbd->fs, request->offset, request->len, &job->payload);
+    else if (*check == 0)
+        *check = vv_nbd_job_data(job, request->len);
+    if (job->payload)
+        return vv_conn_take_payload(base, job->payload, VV_NEVER);
+    return vv_conn_take(base, job->data ? job->data->bytes : NULL, request->len, VV_NEVER);
+}
+
 /* 1; 0 = the stream has ended. An error ends the connection: the stream, or the memory, can't be
  * trusted. `check` is what is wrong with the request already. */
 static int accept_request(struct vv_nbd_conn *conn, const struct vv_nbd_request *request, int check)
@@ -92,10 +107,7 @@ static int accept_request(struct vv_nbd_conn *conn, const struct vv_nbd_request 
             return filled;
     }
     TRY(job_new(conn, request, data, &job));
-    if (is_write && check == 0)
-        check = vv_nbd_job_data(job, request->len);
-    uint8_t *bytes = job->data ? job->data->bytes : NULL;
-    int taken = is_write ? vv_conn_take(&conn->base, bytes, request->len, VV_NEVER) : 1;
+    int taken = is_write ? take_data(job, &check) : 1;
     if (taken <= 0) {
         vv_job_end(&job->base);
         return taken;

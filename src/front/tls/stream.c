@@ -191,6 +191,14 @@ ssize_t vv_stream_recv(struct vv_stream *stream, void *buf, size_t len, uint64_t
     return recv_tls(stream, buf, len, deadline_ns);
 }
 
+ssize_t vv_stream_recv_iov(struct vv_stream *stream, struct iovec *iov, int count,
+                           uint64_t deadline_ns)
+{
+    if (!stream->ssl)
+        return vv_socket_recv_iov(stream->socket, iov, count, deadline_ns);
+    return recv_tls(stream, iov->iov_base, iov->iov_len, deadline_ns);
+}
+
 static int send_tls(struct vv_stream *stream, const struct iovec *iov, int count,
                     uint64_t deadline_ns)
 {

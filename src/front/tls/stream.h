@@ -55,6 +55,9 @@ bool vv_stream_is_tls(const struct vv_stream *stream);
  * TLS cut off without its closing record. Else as vv_socket_recv. */
 MUST_CHECK ssize_t vv_stream_recv(struct vv_stream *stream, void *buf, size_t len,
                                   uint64_t deadline_ns);
+/* The same into several pieces, one after another. */
+MUST_CHECK ssize_t vv_stream_recv_iov(struct vv_stream *stream, struct iovec *iov, int count,
+                                      uint64_t deadline_ns);
 /* All of it or an error. `iov` is changed. Suspends. Errors as vv_socket_send, -EPROTO, -ENOMEM. */
 MUST_CHECK int vv_stream_send(struct vv_stream *stream, struct iovec *iov, int count,
                               uint64_t deadline_ns);
