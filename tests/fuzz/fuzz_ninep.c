@@ -10,8 +10,15 @@ static void try_request(const uint8_t *data, size_t size)
     static uint8_t first[1 << 17], second[1 << 17];
     struct vv_ninep_request request, again;
     char text[128];
+    int write_err = size < VV_NINEP_WRITE_HEAD_BYTES ? -VV_ERR_FORMAT
+                                                     : vv_ninep_decode_write(data, size, &again);
     if (vv_ninep_decode_request(data, size, &request) < 0)
         return;
+    /* A Twrite has the same head when its data is elsewhere. */
+    if ((write_err == 0) != (request.type == VV_NINEP_TWRITE) ||
+        (write_err == 0 && (again.fid != request.fid || again.offset != request.offset ||
+                            again.data.len != request.data.len)))
+        abort();
     vv_ninep_request_to_text(&request, text, sizeof(text));
     struct vv_writer writer = vv_writer_of(first, sizeof(first));
     if (vv_ninep_encode_request(&writer, &request) < 0) {

@@ -4,7 +4,8 @@ import os
 import random
 import sys
 
-from ninep_client import Tap
+import nfs_client
+import ninep_client
 
 FILE_BYTES = 12 << 20
 EXTENT = 32 << 10
@@ -31,7 +32,70 @@ class Fuse:
         os.close(self.fd)
 
 
-DOORS = {"fuse": Fuse}
+class Ninep:
+    def __init__(self, mount, address):
+        self.path = os.path.join(mount, "payload-9p")
+        self.client = ninep_client.Client(address)
+        self.top = self.client.attach()
+        self.fid = self.client.create(self.top, "payload-9p")
+
+    def write(self, data, offset):
+        self.client.write_all(self.fid, data, offset)
+
+    def other(self, i):
+        value = bytes([i % 256]) * 65536  # as long as a payload
+        walked = self.client.walk(self.top, "payload-9p")
+        self.client.setxattr(walked, "user.long", value)
+        assert os.getxattr(self.path, "user.long") == value
+        self.client.clunk(walked)
+
+    def close(self):
+        self.client.fsync(self.fid)
+
+
+class Nfs:
+    def __init__(self, mount, address):
+        self.path = os.path.join(mount, "payload-nfs")
+        self.client = nfs_client.Client(address)
+        self.top = self.client.mnt()
+        self.handle = self.client.create(self.top, "payload-nfs")[0]
+
+    def write(self, data, offset):
+        at = 0
+        while at < len(data):
+            at += self.client.write(self.handle, data[at:at + MIB], offset + at)[0]
+
+    def other(self, i):
+        assert self.client.names(self.top)
+        self.client.symlink(self.top, f"link-{i}", "x" * 4000)
+
+    def close(self):
+        self.client.commit(self.handle)
+
+
+class Nbd:
+    """A device that `varve device` has made."""
+
+    def __init__(self, mount, address):
+        import nbd
+        self.path = os.path.join(mount, ".nbd/payload")
+        self.handle = nbd.NBD()
+        self.handle.set_pread_initialize(False)
+        self.handle.connect_uri(f"nbd+unix:///payload?socket={address}")
+
+    def write(self, data, offset):
+        self.handle.pwrite(data, offset)
+
+    def other(self, i):
+        data = self.handle.pread(5000, 3 << 20)
+        self.handle.zero(5000, 3 << 20)
+        self.handle.pwrite(data, 3 << 20)
+
+    def close(self):
+        self.handle.flush()
+
+
+DOORS = {"fuse": Fuse, "9p": Ninep, "nfs": Nfs, "nbd": Nbd}
 
 
 def sizes(rng):
@@ -47,14 +111,14 @@ def sizes(rng):
 
 def main():
     name, mount, address = sys.argv[1:]
-    tap = Tap()
+    tap = ninep_client.Tap()
     door = DOORS[name](mount, address)
     rng = random.Random(4)
     model = bytearray(FILE_BYTES)
     pool = rng.randbytes(4 * MIB)
     for at in range(0, FILE_BYTES, MIB):
         door.write(bytes(MIB), at)
-    for i in range(120):
+    for i in range(80):
         offset, length = sizes(rng)
         start = rng.randrange(len(pool) - length)
         data = pool[start:start + length]

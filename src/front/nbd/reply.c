@@ -44,6 +44,8 @@ void vv_nbd_reply_send(struct vv_nbd_job *job)
     if (!job->has_data_piece) {
         vv_buffer_free(conn->base.conns->memory, job->data);
         job->data = NULL;
+        vv_payload_free(job->payload);
+        job->payload = NULL;
     }
     vv_job_answer(&job->base, kept);
 }

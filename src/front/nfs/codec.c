@@ -211,6 +211,22 @@ int vv_nfs_decode_args(uint32_t procedure, struct vv_bytes bytes, struct vv_nfs_
     return x_args(&xdr, procedure, out_args);
 }
 
+int vv_nfs_decode_write(struct vv_bytes bytes, struct vv_nfs_args *out_args, size_t *out_len)
+{
+    struct vv_xdr xdr = vv_xdr_decoder(bytes.ptr, bytes.len);
+    uint32_t len = 0;
+    *out_args = (struct vv_nfs_args){0};
+    for (const char *part = "hoci"; *part; part++)
+        x_arg(&xdr, *part, out_args);
+    vv_xdr_u32(&xdr, &len);
+    if (out_args->how > VV_NFS_FILE_SYNC || len != out_args->count || len > VV_NFS_IO_MAX)
+        vv_xdr_fail(&xdr);
+    TRY(vv_cursor_check(&xdr.cursor));
+    out_args->data.len = len;
+    *out_len = bytes.len - xdr.cursor.len;
+    return 0;
+}
+
 int vv_nfs_encode_args(struct vv_writer *writer, uint32_t procedure, const struct vv_nfs_args *args)
 {
     struct vv_xdr xdr = vv_xdr_encoder(writer);

@@ -240,6 +240,9 @@ struct vv_nfs_results {
  * protocol has not); -EOPNOTSUPP (no such procedure). */
 MUST_CHECK int vv_nfs_decode_args(uint32_t procedure, struct vv_bytes bytes,
                                   struct vv_nfs_args *out_args);
+/* The arguments of a WRITE up to its data, which is elsewhere (ptr NULL): *out_len is how many of `bytes` they are. */
+MUST_CHECK int vv_nfs_decode_write(struct vv_bytes bytes, struct vv_nfs_args *out_args,
+                                   size_t *out_len);
 /* The twin, for clients and tests. Errors of the writer, -EOPNOTSUPP. */
 MUST_CHECK int vv_nfs_encode_args(struct vv_writer *writer, uint32_t procedure,
                                   const struct vv_nfs_args *args);

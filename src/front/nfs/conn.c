@@ -3,6 +3,7 @@
 #include <unistd.h>
 
 #include "front/nfs/nfs_impl.h"
+#include "front/nfs/xdr.h"
 
 #define PRIVILEGED_PORTS 1024
 
@@ -17,6 +18,7 @@ static void job_done(struct vv_job *base)
 {
     struct vv_nfs_job *job = vv_container_of(base, struct vv_nfs_job, base);
     vv_buffer_free(memory_of(job), job->record);
+    vv_payload_free(job->payload);
     vv_buffer_free(memory_of(job), job->data);
     if (job->view)
         vv_view_done(job->view);
@@ -58,6 +60,8 @@ void vv_nfs_job_answer(struct vv_nfs_job *job)
 {
     vv_buffer_free(memory_of(job), job->record);
     job->record = NULL;
+    vv_payload_free(job->payload);
+    job->payload = NULL;
     size_t viewed = 0;
     vv_job_piece(&job->base, job->head.ptr, job->head.len);
     for (unsigned i = 0; job->view && job->data_len > 0 && i < job->view->count; i++) {
@@ -119,6 +123,34 @@ static int read_more(struct vv_nfs_job *job, uint64_t deadline_ns)
     return 1;
 }
 
+/* Is the record of `len` bytes, the first `ahead` of which are here, a long WRITE and nothing behind it? Then the length of what is
+ * before its data, and its arguments but for that; else 0. */
+static size_t write_head(const uint8_t *bytes, size_t len, size_t ahead, struct vv_nfs_args *args)
+{
+    struct vv_rpc_call call;
+    struct vv_rpc_reply reply;
+    size_t args_len;
+    if (len < VV_CONN_PAYLOAD_MIN || vv_rpc_decode_call(bytes, ahead, &call, &reply) < 0 ||
+        reply.status != VV_RPC_SUCCESS || call.program != VV_NFS_PROGRAM ||
+        call.version != VV_NFS_VERSION || call.procedure != VV_NFS_WRITE ||
+        vv_nfs_decode_write(call.args, args, &args_len) < 0)
+        return 0;
+    size_t head = (size_t)(call.args.ptr - bytes) + args_len;
+    bool is_long = args->data.len >= VV_CONN_PAYLOAD_MIN;
+    return is_long && len == head + args->data.len + vv_xdr_padding(args->data.len) ? head : 0;
+}
+
+/* The data of a long WRITE whose head has been taken. As vv_conn_take. */
+static int take_payload(struct vv_nfs_job *job, const struct vv_nfs_args *args,
+                        uint64_t deadline_ns)
+{
+    struct vv_conn *base = &job->conn->base;
+    size_t len = args->data.len;
+    TRY(vv_fs_payload_new(job->conn->nfs->fs, args->offset, len, &job->payload));
+    int taken = vv_conn_take_payload(base, job->payload, deadline_ns);
+    return taken > 0 ? vv_conn_take(base, NULL, vv_xdr_padding(len), deadline_ns) : taken;
+}
+
 static uint64_t record_deadline(void)
 {
     return vv_rt_now_ns() + VV_NFS_RECORD_MAX_S * VV_NS_PER_S;
@@ -143,10 +175,17 @@ static int read_record(struct vv_nfs_conn *conn, struct vv_nfs_job **out_job)
     if (result <= 0)
         return result;
     struct vv_nfs_job *job;
-    TRY(job_new(conn, is_last ? len : VV_NFS_RECORD_MAX,
-                reply_bytes(vv_conn_ahead(base), len, first), &job));
-    result = vv_conn_take(base, job->record->bytes, len, deadline_ns);
-    job->record_len = len;
+    struct vv_nfs_args args;
+    size_t head = is_last ? write_head(vv_conn_ahead(base), len, first, &args) : 0;
+    if (head > 0)
+        TRY(job_new(conn, head, len - head, &job));
+    else
+        TRY(job_new(conn, is_last ? len : VV_NFS_RECORD_MAX,
+                    reply_bytes(vv_conn_ahead(base), len, first), &job));
+    job->record_len = head > 0 ? head : len;
+    result = vv_conn_take(base, job->record->bytes, job->record_len, deadline_ns);
+    if (result > 0 && head > 0)
+        result = take_payload(job, &args, deadline_ns);
     if (result > 0 && !is_last)
         result = read_more(job, deadline_ns);
     if (result > 0 && job->record_len == 0)

@@ -151,7 +151,10 @@ static void serve_nfs(struct vv_nfs_job *job)
         refuse(job, VV_RPC_PROC_UNAVAIL);
         return;
     }
-    if (vv_nfs_decode_args(rpc->procedure, rpc->args, &job->args) < 0) {
+    size_t args_len;
+    int decode_err = job->payload ? vv_nfs_decode_write(rpc->args, &job->args, &args_len)
+                                  : vv_nfs_decode_args(rpc->procedure, rpc->args, &job->args);
+    if (decode_err < 0) {
         refuse(job, VV_RPC_GARBAGE_ARGS);
         return;
     }

@@ -59,6 +59,7 @@ struct vv_nfs_job {
     struct vv_nfs_conn *conn;
     struct vv_buffer *record;
     size_t record_len;
+    struct vv_payload *payload; /* the data of a long WRITE, behind the record; NULL = in it */
     struct vv_buffer *data; /* of the reply, behind `head`; NULL = none */
     size_t data_len;        /* with padding */
     struct vv_view *view;   /* where the data is instead, but for the padding; NULL = in `data` */

@@ -48,8 +48,10 @@ int vv_nfs_write(struct vv_nfs_job *job, uint64_t inode)
     struct vv_nfs_watch watch;
     vv_nfs_watch_begin(job, inode, &watch);
     unsigned flags = job->call.cred.uid != 0 ? VV_WRITE_KILL_PRIV : 0;
-    ssize_t len = vv_fs_write(nfs->fs, &job->call, inode, NULL, args->data.ptr, args->data.len,
-                              args->offset, flags);
+    ssize_t len = job->payload ? vv_fs_write_payload(nfs->fs, &job->call, inode, NULL, job->payload,
+                                                     args->offset, flags)
+                               : vv_fs_write(nfs->fs, &job->call, inode, NULL, args->data.ptr,
+                                             args->data.len, args->offset, flags);
     vv_nfs_watch_end(job, &watch, len > 0, &results->wcc);
     TRY(len);
     nfs->stats.write_bytes += (uint64_t)len;

@@ -385,6 +385,22 @@ int vv_ninep_decode_request(const void *message, size_t len, struct vv_ninep_req
     return vv_cursor_end(&cursor);
 }
 
+int vv_ninep_decode_write(const void *head, size_t len, struct vv_ninep_request *out_request)
+{
+    struct vv_cursor cursor = vv_cursor_of(head, VV_NINEP_WRITE_HEAD_BYTES);
+    *out_request = (struct vv_ninep_request){0};
+    uint32_t size = vv_cursor_u32(&cursor);
+    out_request->type = vv_cursor_u8(&cursor);
+    out_request->tag = vv_cursor_u16(&cursor);
+    out_request->fid = vv_cursor_u32(&cursor);
+    out_request->offset = vv_cursor_u64(&cursor);
+    out_request->data.len = vv_cursor_u32(&cursor);
+    if (out_request->type != VV_NINEP_TWRITE || size != len || len < VV_NINEP_WRITE_HEAD_BYTES ||
+        out_request->data.len != len - VV_NINEP_WRITE_HEAD_BYTES)
+        return -VV_ERR_FORMAT;
+    return vv_cursor_end(&cursor);
+}
+
 /* Begin a message; its size is set at the end. Returns where it begins. */
 static size_t begin(struct vv_writer *writer, uint8_t type, uint16_t tag)
 {

@@ -237,6 +237,11 @@ uint32_t vv_ninep_size(const uint8_t bytes[4]);
  * without meaning (too many names in a walk). */
 MUST_CHECK int vv_ninep_decode_request(const void *message, size_t len,
                                        struct vv_ninep_request *out_request);
+/* The same for a Twrite of `len` bytes of which the first VV_NINEP_WRITE_HEAD_BYTES are here: its data is as long as its count says, which fits,
+ * and elsewhere (ptr NULL). -VV_ERR_FORMAT: it is none, or does not fit. */
+#define VV_NINEP_WRITE_HEAD_BYTES (VV_NINEP_HEADER_BYTES + 16u) /* and fid, offset, count */
+MUST_CHECK int vv_ninep_decode_write(const void *head, size_t len,
+                                     struct vv_ninep_request *out_request);
 /* The twin, for clients and tests: appends the message to the writer. Errors are the writer's;
  * -EOPNOTSUPP for an unknown type. */
 MUST_CHECK int vv_ninep_encode_request(struct vv_writer *writer,

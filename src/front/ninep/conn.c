@@ -26,6 +26,7 @@ static void job_done(struct vv_job *base)
 {
     struct vv_ninep_job *job = vv_container_of(base, struct vv_ninep_job, base);
     vv_buffer_free(memory_of(job), job->message);
+    vv_payload_free(job->payload);
     vv_buffer_free(memory_of(job), job->data);
     if (job->view)
         vv_view_done(job->view);
@@ -34,7 +35,7 @@ static void job_done(struct vv_job *base)
     vv_free(job);
 }
 
-/* A job that is charged for a message of `len` bytes and `more`. */
+/* A job that is charged for a message of `len` bytes and `more`, but has no memory for either yet. */
 static int job_new(struct vv_ninep_conn *conn, size_t len, size_t more,
                    struct vv_ninep_job **out_job)
 {
@@ -50,11 +51,6 @@ static int job_new(struct vv_ninep_conn *conn, size_t len, size_t more,
     job->head = vv_writer_new();
     vv_list_init(&job->node);
     vv_waitq_init(&job->answered);
-    job->message = vv_buffer_new(memory_of(job), len);
-    if (!job->message) {
-        vv_job_end(&job->base);
-        return -ENOMEM;
-    }
     *out_job = job;
     return 0;
 }
@@ -101,6 +97,8 @@ static void answer(struct vv_ninep_job *job)
     vv_waitq_wake_all(&job->answered);
     vv_buffer_free(memory_of(job), job->message);
     job->message = NULL;
+    vv_payload_free(job->payload);
+    job->payload = NULL;
     vv_job_piece(&job->base, job->head.ptr, job->head.len);
     for (unsigned i = 0; job->view && job->data_len > 0 && i < job->view->count; i++)
         vv_job_piece(&job->base, job->view->pieces[i].iov_base, job->view->pieces[i].iov_len);
@@ -202,11 +200,10 @@ static size_t reply_bytes(const uint8_t *message, size_t len)
     return count < VV_NINEP_MSIZE_MAX ? count : VV_NINEP_MSIZE_MAX;
 }
 
-/* Take the job over. An error ends the connection: the stream can't be trusted. */
-static int accept_job(struct vv_ninep_conn *conn, struct vv_ninep_job *job, size_t len)
+/* Take the job over; decode_err is what is wrong with its request. An error ends the connection: the stream can't be trusted. */
+static int accept_job(struct vv_ninep_conn *conn, struct vv_ninep_job *job, int decode_err)
 {
-    struct vv_ninep_request *request = &job->request;
-    int decode_err = vv_ninep_decode_request(job->message->bytes, len, request);
+    const struct vv_ninep_request *request = &job->request;
     if (is_tag_used(conn, request->tag)) {
         vv_job_end(&job->base);
         return -EPROTO;
@@ -232,6 +229,25 @@ static int accept_job(struct vv_ninep_conn *conn, struct vv_ninep_job *job, size
 
 /* ---- reading ---- */
 
+/* A message of `len` bytes, in one piece. As vv_conn_take. */
+static int take_message(struct vv_ninep_job *job, size_t len)
+{
+    job->message = vv_buffer_new(memory_of(job), len);
+    if (!job->message)
+        return -ENOMEM;
+    return vv_conn_take(&job->conn->base, job->message->bytes, len, VV_NEVER);
+}
+
+/* A long Twrite, whose head is read ahead and decoded. */
+static int take_payload(struct vv_ninep_job *job)
+{
+    struct vv_conn *base = &job->conn->base;
+    const struct vv_ninep_request *request = &job->request;
+    TRY(vv_fs_payload_new(job->conn->ninep->fs, request->offset, request->data.len, &job->payload));
+    vv_conn_skip(base, VV_NINEP_WRITE_HEAD_BYTES);
+    return vv_conn_take_payload(base, job->payload, VV_NEVER);
+}
+
 /* One message. 1; 0 = the stream has ended; errors end the connection. Memory is taken when it has begun to
  * come: who announces much and sends nothing holds none. */
 static int read_one(struct vv_ninep_conn *conn)
@@ -250,12 +266,15 @@ static int read_one(struct vv_ninep_conn *conn)
         return result;
     struct vv_ninep_job *job;
     TRY(job_new(conn, len, reply_bytes(vv_conn_ahead(base), first), &job));
-    result = vv_conn_take(base, job->message->bytes, len, VV_NEVER);
+    bool is_long = len >= VV_CONN_PAYLOAD_MIN + VV_NINEP_WRITE_HEAD_BYTES &&
+                   vv_ninep_decode_write(vv_conn_ahead(base), len, &job->request) == 0;
+    result = is_long ? take_payload(job) : take_message(job, len);
     if (result <= 0) {
         vv_job_end(&job->base);
         return result;
     }
-    TRY(accept_job(conn, job, len));
+    TRY(accept_job(conn, job,
+                   is_long ? 0 : vv_ninep_decode_request(job->message->bytes, len, &job->request)));
     return 1;
 }
 

@@ -87,6 +87,7 @@ struct vv_ninep_job {
     struct vv_list node; /* in conn->requests */
     struct vv_ninep_conn *conn;
     struct vv_buffer *message;
+    struct vv_payload *payload; /* the data of a long Twrite, in place of the message */
     struct vv_buffer *data; /* of the reply, behind `head`; NULL = none */
     size_t data_len;
     struct vv_view *view;   /* where the data is instead; NULL = in `data` */

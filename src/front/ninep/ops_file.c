@@ -157,7 +157,9 @@ static int write_xattr(struct vv_ninep_job *job, struct vv_ninep_fid *fid,
     const struct vv_ninep_request *request = &job->request;
     if (request->offset != fid->xattr_len || request->data.len > fid->xattr_size - fid->xattr_len)
         return -EINVAL; /* in order, and as much as announced */
-    if (request->data.len > 0)
+    if (job->payload)
+        vv_payload_copy(job->payload, 0, fid->xattr + fid->xattr_len, request->data.len);
+    else if (request->data.len > 0)
         memcpy(fid->xattr + fid->xattr_len, request->data.ptr, request->data.len);
     fid->xattr_len += request->data.len;
     reply->count = (uint32_t)request->data.len;
@@ -178,8 +180,11 @@ int vv_ninep_write(struct vv_ninep_job *job, struct vv_ninep_reply *reply)
     unsigned flags = fid->user->uid != 0 ? VV_WRITE_KILL_PRIV : 0;
     flags |= fid->is_sync ? VV_WRITE_SYNC : 0;
     struct vv_ninep_call call = vv_ninep_call_of(fid, VV_NINEP_NONUNAME);
-    ssize_t len = vv_fs_write(ninep->fs, &call.call, fid->inode, fid->handle, request->data.ptr,
-                              request->data.len, request->offset, flags);
+    ssize_t len = job->payload
+                      ? vv_fs_write_payload(ninep->fs, &call.call, fid->inode, fid->handle,
+                                            job->payload, request->offset, flags)
+                      : vv_fs_write(ninep->fs, &call.call, fid->inode, fid->handle,
+                                    request->data.ptr, request->data.len, request->offset, flags);
     vv_ninep_call_end(&call);
     TRY(len);
     ninep->stats.write_bytes += (uint64_t)len;

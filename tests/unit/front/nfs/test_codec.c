@@ -137,6 +137,35 @@ static void test_results(void)
     }
 }
 
+/* The head of a WRITE is decoded as the whole is; nothing of it depends on what follows. */
+static void test_write(void)
+{
+    uint8_t bytes[2048];
+    struct vv_nfs_args args = {
+        .handle = HANDLE(1), .offset = 9, .count = 5, .how = 1, .data = TEXT("hello")};
+    struct vv_nfs_args got;
+    size_t len = 0;
+    struct vv_writer writer = vv_writer_of(bytes, sizeof(bytes));
+    tap_is_int(vv_nfs_encode_args(&writer, VV_NFS_WRITE, &args), 0, "a WRITE");
+    struct vv_bytes head = {bytes, writer.len - 8};
+    tap_is_int(vv_nfs_decode_write((struct vv_bytes){bytes, writer.len}, &got, &len), 0,
+               "its head, with the data behind it");
+    tap_is_int((int64_t)len, (int64_t)head.len, "ends where the data begins");
+    tap_is_int(vv_nfs_decode_write(head, &got, &len), 0, "its head alone");
+    tap_ok(got.offset == 9 && got.count == 5 && got.how == 1 && got.data.len == 5 &&
+               got.data.ptr == NULL && got.handle.len == args.handle.len,
+           "is what it was");
+    int bad_count = 0;
+    for (size_t i = 0; i < head.len; i++)
+        bad_count += vv_nfs_decode_write((struct vv_bytes){bytes, i}, &got, &len) == -VV_ERR_FORMAT;
+    tap_is_int(bad_count, (int64_t)head.len, "cut off anywhere");
+    bytes[head.len - 1] = 4;
+    tap_is_int(vv_nfs_decode_write(head, &got, &len), -VV_ERR_FORMAT, "count and length differ");
+    bytes[head.len - 1] = 5;
+    bytes[head.len - 5] = 3;
+    tap_is_int(vv_nfs_decode_write(head, &got, &len), -VV_ERR_FORMAT, "stable_how 3");
+}
+
 static void test_refused(void)
 {
     uint8_t bytes[2048];
@@ -223,6 +252,7 @@ int main(void)
 {
     test_args();
     test_results();
+    test_write();
     test_refused();
     test_entries();
     test_mount();

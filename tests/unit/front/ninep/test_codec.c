@@ -304,6 +304,28 @@ static void test_room(void)
     tap_is_int(vv_ninep_encode_reply(&writer, &reply), -EOVERFLOW, "a reply without room");
 }
 
+static void test_write(void)
+{
+    static const uint8_t head[] = {23 + 5, 0, 0, 0, VV_NINEP_TWRITE, 7, 0, 3, 0, 0, 0, 1,
+                                   2, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0};
+    uint8_t bytes[sizeof(head)];
+    struct vv_ninep_request request;
+    memcpy(bytes, head, sizeof(head));
+    tap_is_int(sizeof(head), VV_NINEP_WRITE_HEAD_BYTES, "the head of a Twrite");
+    tap_is_int(vv_ninep_decode_write(bytes, 28, &request), 0, "is decoded without its data");
+    tap_ok(request.tag == 7 && request.fid == 3 && request.offset == 513 && request.data.len == 5 &&
+               request.data.ptr == NULL,
+           "into what it says");
+    tap_is_int(vv_ninep_decode_write(bytes, 27, &request), -VV_ERR_FORMAT, "not the size");
+    bytes[19] = 4;
+    tap_is_int(vv_ninep_decode_write(bytes, 28, &request), -VV_ERR_FORMAT, "less data than room");
+    bytes[19] = 6;
+    tap_is_int(vv_ninep_decode_write(bytes, 28, &request), -VV_ERR_FORMAT, "more");
+    bytes[19] = 5;
+    bytes[4] = VV_NINEP_TREAD;
+    tap_is_int(vv_ninep_decode_write(bytes, 28, &request), -VV_ERR_FORMAT, "another message");
+}
+
 int main(void)
 {
     test_requests();
@@ -311,5 +333,6 @@ int main(void)
     test_layout();
     test_refused();
     test_room();
+    test_write();
     return tap_done();
 }
