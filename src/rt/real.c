@@ -195,6 +195,8 @@ void vv_real_expect_end(struct vv_real *real)
 
 uint64_t vv_real_begin_polling(struct vv_real *real, uint64_t now_ns)
 {
+    if (real->spin.max_ns > 0 && now_ns >= real->spin.crowded_until_ns && vv_crowd_is_seen(&real->crowd, now_ns))
+        real->spin.crowded_until_ns = now_ns + SPIN_CROWDED_NS;
     uint64_t until_ns = vv_spin_begin(&real->spin, now_ns);
     bool is_able = real->spin.max_ns > 0 && now_ns >= real->spin.crowded_until_ns + EXPECT_ALONE_NS;
     /* The kernel ends a synced write on a thread of its own, for which this processor may have to be free. */
@@ -424,6 +426,7 @@ static int open_wake_fd(struct vv_real *real)
 static void free_real(struct vv_real *real)
 {
     vv_signals_done(&real->signals);
+    vv_crowd_done(&real->crowd);
     vv_workers_done(&real->workers);
     vv_workers_done(&real->blocking);
     vv_uring_done(&real->uring);
@@ -447,6 +450,7 @@ int vv_rt_run(const struct vv_rt_options *options, void (*main_fn)(void *), void
     vv_reactor_init(&real->base, &real_ops);
     vv_list_init(&real->hurried);
     vv_signals_init(&real->signals);
+    vv_crowd_init(&real->crowd);
     vv_workers_init(&real->workers, &real->base, worker_count, spin_ns ? VV_WORKER_SPIN_NS : 0);
     vv_workers_init(&real->blocking, &real->base, VV_BLOCKING_THREADS_MAX,
                     spin_ns ? VV_WORKER_SPIN_NS : 0);

@@ -34,6 +34,24 @@ void vv_spin_pause(void);
 /* Processors that this process may run on. */
 unsigned vv_real_cpu_count(void);
 
+/* ---- whether others want the processors (crowd.c) ---- */
+
+/* Polling pays where a processor would else fall idle. Where more threads are runnable than there are processors it only takes from
+ * them, and from the client, the kernel's threads and the workers, of which each waits for a processor in its turn. The gaps that
+ * vv_spin_go_on looks for do not tell: who has more weight than the others gets its processor back soon. */
+struct vv_crowd {
+    int fd; /* of /proc/loadavg, which counts what is runnable now; -1: not known */
+    unsigned cpu_count;
+    uint64_t looked_ns;
+};
+
+void vv_crowd_init(struct vv_crowd *crowd);
+void vv_crowd_done(struct vv_crowd *crowd);
+/* Does somebody wait for a processor? Looks at most every 2 ms; false in between. */
+bool vv_crowd_is_seen(struct vv_crowd *crowd, uint64_t now_ns);
+/* How many threads the text says are runnable; 0: it says something else. */
+unsigned vv_crowd_runnable(const char *text, size_t len);
+
 /* ---- the worker pool ---- */
 
 #define VV_WORKERS_MAX 64
@@ -172,6 +190,7 @@ struct vv_real {
     struct vv_list hurried; /* runnable fibers that go before the others (vv_real_hurry) */
     size_t hurried_count;   /* of the reactor's runnable_count */
     struct vv_spin spin;
+    struct vv_crowd crowd;
     unsigned expected_count;         /* calls that will end soon (vv_real_expect) */
     uint64_t expected_until_ns;      /* by then */
     uint64_t polled_ns;              /* when the descriptors were last looked at */

@@ -77,7 +77,8 @@ static struct job *wait_for_job(struct vv_workers *workers, bool is_spinning, st
     pthread_mutex_lock(&workers->lock);
     if (is_spinning) {
         workers->spinning--;
-        workers->spin.crowded_until_ns = spin.crowded_until_ns;
+        if (spin.crowded_until_ns > workers->spin.crowded_until_ns)
+            workers->spin.crowded_until_ns = spin.crowded_until_ns;
     }
     while (vv_list_is_empty(&workers->queue) && !workers->is_stopping) {
         workers->sleeping++;
@@ -180,7 +181,10 @@ static bool submit(struct vv_workers *workers, struct job *job)
 {
     uint64_t now_ns = vv_real_now_ns(NULL);
     job->submitted_ns = now_ns;
+    uint64_t crowded_until_ns = vv_container_of(workers->reactor, struct vv_real, base)->spin.crowded_until_ns;
     pthread_mutex_lock(&workers->lock);
+    if (crowded_until_ns > workers->spin.crowded_until_ns)
+        workers->spin.crowded_until_ns = crowded_until_ns;
     vv_list_push_back(&workers->queue, &job->node);
     size_t queued = atomic_fetch_add(&workers->queued, 1) + 1;
     unsigned looking = count_looking(workers, now_ns);

@@ -5,6 +5,7 @@
 #include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 #include <sys/resource.h>
 
 #include "base/alloc.h"
@@ -137,6 +138,36 @@ static void sleep_a_while(void *arg)
     nanosleep(&time, NULL);
 }
 
+/* A file that says this. */
+static int load_file(const char *text)
+{
+    int fd = memfd_create("load", MFD_CLOEXEC);
+    if (fd < 0 || write(fd, text, strlen(text)) != (ssize_t)strlen(text))
+        abort();
+    return fd;
+}
+
+static void test_crowd(void)
+{
+    static const struct {
+        const char *text;
+        unsigned runnable;
+    } texts[] = {{"0.20 0.18 0.12 3/80 11206\n", 3}, {"120.20 99.18 1.12 1234/80000 7\n", 1234},
+                 {"", 0},                            {"0.20 0.18 0.12", 0},
+                 {"0.20 0.18 0.12 3", 0},            {"0.20 0.18 0.12 x/80 1", 0},
+                 {"   /", 0},                        {"a b c 99999999999999999999/1", 0}};
+    for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
+        tap_is_int(vv_crowd_runnable(texts[i].text, strlen(texts[i].text)), texts[i].runnable, "real: runnable threads of \"%.15s\"", texts[i].text);
+    struct vv_crowd crowd = {.cpu_count = 4, .fd = load_file("1 1 1 5/90 7\n")};
+    tap_ok(!vv_crowd_is_seen(&crowd, VV_NS_PER_S), "real: one thread more than processors is no crowd");
+    close(crowd.fd);
+    crowd.fd = load_file("1 1 1 6/90 7\n");
+    tap_ok(!vv_crowd_is_seen(&crowd, VV_NS_PER_S + VV_NS_PER_MS), "real: not looked at each time");
+    tap_ok(vv_crowd_is_seen(&crowd, 2 * VV_NS_PER_S), "real: two more are");
+    vv_crowd_done(&crowd);
+    tap_ok(!vv_crowd_is_seen(&crowd, 3 * VV_NS_PER_S), "real: without that file nothing is seen");
+}
+
 static void test_expect(void)
 {
     struct vv_real *real = vv_real_self();
@@ -152,6 +183,8 @@ static void test_expect(void)
     tap_ok(real->spin.now_ns == real->spin.max_ns, "real: it says nothing about how soon clients come");
     uint64_t now_ns = until_ns - USUAL_NS; /* the clock is an argument */
     struct vv_spin spin = real->spin;
+    int load_fd = real->crowd.fd;
+    real->crowd.fd = -1;
     real->spin = (struct vv_spin){.max_ns = USUAL_NS / 4, .now_ns = USUAL_NS / 4};
     tap_ok(vv_real_begin_polling(real, now_ns) == until_ns, "real: it is polled for");
     real->spin.crowded_until_ns = now_ns - 50 * VV_NS_PER_MS;
@@ -161,6 +194,17 @@ static void test_expect(void)
     real->spin.crowded_until_ns = 0;
     tap_ok(vv_real_begin_polling(real, now_ns) == until_ns, "real: but alone");
     real->uring.in_flight--;
+    real->crowd.fd = load_file("9 9 9 100000/100001 7\n");
+    real->crowd.looked_ns = 0;
+    tap_ok(vv_real_begin_polling(real, now_ns) == now_ns, "real: nor where others wait for a processor");
+    close(real->crowd.fd);
+    real->crowd.fd = load_file("9 9 9 1/100001 7\n");
+    real->crowd.looked_ns = 0;
+    tap_ok(vv_real_begin_polling(real, now_ns) == now_ns, "real: for a while");
+    now_ns = real->spin.crowded_until_ns;
+    tap_ok(vv_real_begin_polling(real, now_ns) == now_ns + real->spin.now_ns, "real: and then as usual");
+    close(real->crowd.fd);
+    real->crowd.fd = load_fd;
     real->spin = spin;
     vv_real_expect_end(real);
     vv_real_expect_end(real);
@@ -393,6 +437,7 @@ static void test_all(struct both *both)
 int main(void)
 {
     vv_alloc_track(true);
+    test_crowd();
     run_both(test_all);
     sigset_t mask;
     pthread_sigmask(SIG_SETMASK, NULL, &mask);
