@@ -40,12 +40,13 @@ unsigned vv_crowd_runnable(const char *text, size_t len)
     return at < len && text[at] == '/' ? runnable : 0;
 }
 
-bool vv_crowd_is_seen(struct vv_crowd *crowd, uint64_t now_ns)
+bool vv_crowd_is_seen(struct vv_crowd *crowd, struct vv_workers *workers, uint64_t now_ns)
 {
     char text[TEXT_MAX];
     if (crowd->fd < 0 || now_ns < crowd->looked_ns + LOOK_NS)
         return false;
     crowd->looked_ns = now_ns;
     ssize_t len = pread(crowd->fd, text, sizeof(text), 0);
-    return len > 0 && vv_crowd_runnable(text, (size_t)len) > crowd->cpu_count + SPARE;
+    unsigned runnable = len > 0 ? vv_crowd_runnable(text, (size_t)len) : 0;
+    return runnable > crowd->cpu_count + SPARE + vv_workers_awake(workers);
 }

@@ -195,7 +195,7 @@ void vv_real_expect_end(struct vv_real *real)
 
 uint64_t vv_real_begin_polling(struct vv_real *real, uint64_t now_ns)
 {
-    if (real->spin.max_ns > 0 && now_ns >= real->spin.crowded_until_ns && vv_crowd_is_seen(&real->crowd, now_ns))
+    if (real->spin.max_ns > 0 && now_ns >= real->spin.crowded_until_ns && vv_crowd_is_seen(&real->crowd, &real->workers, now_ns))
         real->spin.crowded_until_ns = now_ns + SPIN_CROWDED_NS;
     uint64_t until_ns = vv_spin_begin(&real->spin, now_ns);
     bool is_able = real->spin.max_ns > 0 && now_ns >= real->spin.crowded_until_ns + EXPECT_ALONE_NS;

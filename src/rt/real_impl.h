@@ -47,8 +47,9 @@ struct vv_crowd {
 
 void vv_crowd_init(struct vv_crowd *crowd);
 void vv_crowd_done(struct vv_crowd *crowd);
-/* Does somebody wait for a processor? Looks at most every 2 ms; false in between. */
-bool vv_crowd_is_seen(struct vv_crowd *crowd, uint64_t now_ns);
+struct vv_workers;
+/* Does somebody wait for a processor, because of others than these workers? Looks at most every 2 ms; false in between. */
+bool vv_crowd_is_seen(struct vv_crowd *crowd, struct vv_workers *workers, uint64_t now_ns);
 /* How many threads the text says are runnable; 0: it says something else. */
 unsigned vv_crowd_runnable(const char *text, size_t len);
 
@@ -80,6 +81,8 @@ void vv_workers_init(struct vv_workers *workers, struct vv_reactor *reactor, uns
                      uint64_t spin_ns);
 /* No job may be left. */
 void vv_workers_done(struct vv_workers *workers);
+/* How many of them don't sleep. */
+unsigned vv_workers_awake(struct vv_workers *workers);
 /* Run fn(arg) on a worker; suspends. */
 void vv_workers_offload(struct vv_workers *workers, void (*fn)(void *), void *arg);
 

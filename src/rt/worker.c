@@ -202,6 +202,14 @@ static bool submit(struct vv_workers *workers, struct job *job)
     return false;
 }
 
+unsigned vv_workers_awake(struct vv_workers *workers)
+{
+    pthread_mutex_lock(&workers->lock);
+    unsigned sleeping = workers->sleeping;
+    pthread_mutex_unlock(&workers->lock);
+    return workers->thread_count - sleeping;
+}
+
 void vv_workers_offload(struct vv_workers *workers, void (*fn)(void *), void *arg)
 {
     struct job job = {.fn = fn, .arg = arg, .fiber = vv_fiber_self()};

@@ -158,14 +158,19 @@ static void test_crowd(void)
                  {"   /", 0},                        {"a b c 99999999999999999999/1", 0}};
     for (size_t i = 0; i < sizeof(texts) / sizeof(texts[0]); i++)
         tap_is_int(vv_crowd_runnable(texts[i].text, strlen(texts[i].text)), texts[i].runnable, "real: runnable threads of \"%.15s\"", texts[i].text);
+    struct vv_workers workers = {.thread_count = 3, .sleeping = 3};
+    pthread_mutex_init(&workers.lock, NULL);
     struct vv_crowd crowd = {.cpu_count = 4, .fd = load_file("1 1 1 5/90 7\n")};
-    tap_ok(!vv_crowd_is_seen(&crowd, VV_NS_PER_S), "real: one thread more than processors is no crowd");
+    tap_ok(!vv_crowd_is_seen(&crowd, &workers, VV_NS_PER_S), "real: one thread more than processors is no crowd");
     close(crowd.fd);
     crowd.fd = load_file("1 1 1 6/90 7\n");
-    tap_ok(!vv_crowd_is_seen(&crowd, VV_NS_PER_S + VV_NS_PER_MS), "real: not looked at each time");
-    tap_ok(vv_crowd_is_seen(&crowd, 2 * VV_NS_PER_S), "real: two more are");
+    tap_ok(!vv_crowd_is_seen(&crowd, &workers, VV_NS_PER_S + VV_NS_PER_MS), "real: not looked at each time");
+    tap_ok(vv_crowd_is_seen(&crowd, &workers, 2 * VV_NS_PER_S), "real: two more are");
+    workers.sleeping = 2;
+    tap_ok(!vv_crowd_is_seen(&crowd, &workers, 3 * VV_NS_PER_S), "real: unless one is a worker");
     vv_crowd_done(&crowd);
-    tap_ok(!vv_crowd_is_seen(&crowd, 3 * VV_NS_PER_S), "real: without that file nothing is seen");
+    tap_ok(!vv_crowd_is_seen(&crowd, &workers, 4 * VV_NS_PER_S), "real: without that file nothing is seen");
+    pthread_mutex_destroy(&workers.lock);
 }
 
 static void test_expect(void)
