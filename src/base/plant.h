@@ -44,7 +44,9 @@ enum vv_plant {
     VV_PLANT_REPACK_OVER_TOMBSTONES = 34, /* volume: moves bring back what is hidden (10) */
     VV_PLANT_REPACK_NOT_REWRITTEN = 35,   /* volume: a moved frame's record says the old place */
     VV_PLANT_REPACK_DELETES = 36,         /* volume: old segments go before moves are confirmed (14) */
-    VV_PLANT_END = 37
+    VV_PLANT_ASIDE_TWICE = 37, /* volume: writing into space set aside counts it again */
+    VV_PLANT_ASIDE_FORGOTTEN = 38, /* journal: that a write lay in space set aside does not stand in its record (17) */
+    VV_PLANT_END = 39
 };
 
 #ifdef VV_PLANTABLE

@@ -3,6 +3,7 @@
 #include <linux/fs.h>
 #include <string.h>
 
+#include "fs/aside.h"
 #include "fs/fs_impl.h"
 
 /* One write operation; with room for inline bytes that it moves. */
@@ -190,14 +191,18 @@ static int write_part(struct vv_op *op, struct write_file *call, size_t done,
 static int write_parts(struct vv_op *op, struct write_file *call, struct vv_inode *inode)
 {
     struct vv_parts parts;
+    struct vv_bytes aside;
     uint64_t offset = call->offset;
     size_t done = 0;
+    TRY(vv_aside_load(op, inode, &aside));
     TRY(vv_file_parts(op, inode, offset, offset + call->len, &call->buf, &parts));
     while (done < call->len) {
         struct vv_piece piece = vv_parts_at(&parts, offset + done, call->len - done);
+        piece.len = vv_aside_tell(op, aside, offset + done, piece.len);
         TRY(write_part(op, call, done, &piece));
         done += (size_t)piece.len;
     }
+    vv_op_into_aside(op, false);
     return 0;
 }
 
@@ -215,7 +220,7 @@ static int write_file(struct vv_op *op, void *arg)
     if (call->offset > VV_FILE_BYTES_MAX - call->len)
         return -EFBIG;
     uint64_t end = call->offset + call->len;
-    if (inode.parts.len == 0 && end <= VV_INLINE_MAX)
+    if (inode.parts.len == 0 && inode.aside_blocks == 0 && end <= VV_INLINE_MAX)
         write_inline(call, &inode);
     else
         TRY(write_parts(op, call, &inode));

@@ -7,6 +7,7 @@
 
 #include "base/hash.h"
 #include "base/log.h"
+#include "fs/aside.h"
 #include "fs/fs_impl.h"
 
 #define UNBOUNDED_BYTES (1ull << 50) /* what statfs says of a store without a known size */
@@ -115,14 +116,14 @@ static bool is_counted_before(const struct vv_parts *parts, size_t index)
     return false;
 }
 
-/* Sectors that the data takes; inline bytes count as one, so that nobody thinks them a hole. */
+/* Sectors that the data takes, and what is set aside; inline bytes count as one, so that nobody thinks them a hole. */
 static int count_blocks(struct vv_op *op, const struct vv_inode *inode, uint64_t *out_blocks)
 {
-    *out_blocks = S_ISREG(inode->mode) && inode->in_line.len > 0;
+    struct vv_parts parts;
+    uint64_t sum = inode->aside_blocks * VV_BLOCK_BYTES;
+    *out_blocks = (S_ISREG(inode->mode) && inode->in_line.len > 0) + sum / 512;
     if (inode->parts.len == 0)
         return 0;
-    struct vv_parts parts;
-    uint64_t sum = 0;
     TRY(vv_parts_decode(inode->parts, &parts));
     for (size_t i = 0; i < parts.count; i++) {
         uint64_t bytes = 0;
@@ -144,11 +145,13 @@ static void follow_inode(struct vv_op *op, uint64_t number)
     struct vv_bytes record;
     struct vv_inode inode;
     uint64_t blocks;
+    struct vv_bytes aside;
     vv_key_inode(&key, number);
     if (vv_op_get(op, vv_fs_key_bytes(&key), &record) <= 0 ||
         vv_inode_decode(record, number, &inode) < 0)
         return;
-    int err = count_blocks(op, &inode, &blocks);
+    int err = vv_aside_load(op, &inode, &aside);
+    err = count_blocks(op, &inode, &blocks);
     (void)err; /* a miss is noted; anything else shows again when it is asked for in earnest */
 }
 

@@ -221,6 +221,9 @@ MUST_CHECK int vv_file_resize(struct vv_op *op, struct vv_inode *inode, uint64_t
  * for those in [skip_from, skip_to). */
 MUST_CHECK int vv_file_parts(struct vv_op *op, struct vv_inode *inode, uint64_t skip_from,
                              uint64_t skip_to, struct vv_file_buf *buf, struct vv_parts *out_parts);
+/* The inline bytes go to a data id. is_aside: into space that the caller sets aside. */
+MUST_CHECK int vv_file_move_inline(struct vv_op *op, struct vv_inode *inode, bool is_aside,
+                                   struct vv_file_buf *buf);
 /* Let the inode have this part list. -VV_ERR_LIMIT (more than VV_PARTS_MAX), -EFBIG. */
 MUST_CHECK int vv_file_set_parts(struct vv_inode *inode, const struct vv_parts *parts,
                                  struct vv_file_buf *buf);

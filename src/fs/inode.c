@@ -38,6 +38,9 @@ static bool is_sound(const struct vv_inode *inode)
         return false;
     if (inode->parts.len > 0 && !S_ISREG(inode->mode))
         return false;
+    if (inode->aside_blocks > VV_FILE_BYTES_MAX / VV_BLOCK_BYTES ||
+        (inode->aside_blocks > 0 && (!S_ISREG(inode->mode) || inode->in_line.len > 0)))
+        return false;
     if (S_ISLNK(inode->mode) ? inode->size != inode->in_line.len : inode->in_line.len > inode->size)
         return false;
     if (S_ISDIR(inode->mode) && (inode->next_cookie < VV_FIRST_COOKIE || inode->parent == 0))
@@ -66,7 +69,9 @@ int vv_inode_decode(struct vv_bytes record, uint64_t inode, struct vv_inode *out
     uint8_t version = vv_cursor_u8(&cursor);
     if (!cursor.is_bad && version > VV_INODE_VERSION)
         return -VV_ERR_NEWER;
-    out.bits = vv_cursor_u8(&cursor);
+    uint8_t bits = vv_cursor_u8(&cursor);
+    bool has_aside = bits & VV_INODE_HAS_ASIDE;
+    out.bits = bits & (uint8_t)~VV_INODE_HAS_ASIDE;
     size_t part_count = vv_cursor_u16(&cursor);
     out.mode = vv_cursor_u32(&cursor);
     out.nlink = vv_cursor_u32(&cursor);
@@ -88,8 +93,12 @@ int vv_inode_decode(struct vv_bytes record, uint64_t inode, struct vv_inode *out
     uint16_t zero = vv_cursor_u16(&cursor);
     out.parts = vv_cursor_bytes(&cursor, part_count * VV_PART_BYTES);
     out.in_line = vv_cursor_bytes(&cursor, inline_len);
+    out.aside_blocks = has_aside ? vv_cursor_u64(&cursor) : 0;
     TRY(vv_cursor_end(&cursor));
-    if (version != VV_INODE_VERSION || zero != 0 || !is_known_type(out.mode) || !is_sound(&out))
+    if (version != (has_aside ? VV_INODE_VERSION : VV_INODE_VERSION_PLAIN) ||
+        has_aside != (out.aside_blocks > 0))
+        return -VV_ERR_FORMAT;
+    if (zero != 0 || !is_known_type(out.mode) || !is_sound(&out))
         return -VV_ERR_FORMAT;
     if (part_count > 0) {
         struct vv_parts parts;
@@ -111,8 +120,9 @@ size_t vv_inode_encode(const struct vv_inode *inode, uint8_t *buf)
 {
     assert(is_known_type(inode->mode) && is_sound(inode));
     struct vv_writer writer = vv_writer_of(buf, VV_INODE_RECORD_MAX);
-    vv_writer_u8(&writer, VV_INODE_VERSION);
-    vv_writer_u8(&writer, inode->bits);
+    bool has_aside = inode->aside_blocks > 0;
+    vv_writer_u8(&writer, has_aside ? VV_INODE_VERSION : VV_INODE_VERSION_PLAIN);
+    vv_writer_u8(&writer, (uint8_t)(inode->bits | (has_aside ? VV_INODE_HAS_ASIDE : 0)));
     vv_writer_u16(&writer, (uint16_t)(inode->parts.len / VV_PART_BYTES));
     vv_writer_u32(&writer, inode->mode);
     vv_writer_u32(&writer, inode->nlink);
@@ -138,6 +148,8 @@ size_t vv_inode_encode(const struct vv_inode *inode, uint8_t *buf)
     vv_writer_u16(&writer, 0);
     vv_writer_bytes(&writer, inode->parts.ptr, inode->parts.len);
     vv_writer_bytes(&writer, inode->in_line.ptr, inode->in_line.len);
+    if (has_aside)
+        vv_writer_u64(&writer, inode->aside_blocks);
     assert(!writer.is_bad);
     return writer.len;
 }
@@ -316,6 +328,11 @@ void vv_key_orphan(struct vv_fs_key *key, uint64_t inode)
     key->bytes[1] = 'i';
     vv_store_be64(key->bytes + 2, inode);
     key->len = 10;
+}
+
+void vv_key_aside(struct vv_fs_key *key, uint64_t inode)
+{
+    key_of(key, VV_TABLE_ASIDE, inode, NULL, 0);
 }
 
 void vv_key_reply(struct vv_fs_key *key, uint64_t slot)

@@ -12,10 +12,11 @@
  *   'X' inode, attribute name    the value of an extended attribute, as it is
  *   'T' 'i' inode                an inode without links that is open or being reclaimed: u8 1
  *   'A' slot                     2 bytes: a reply record, below
+ *   'P' inode                    8 bytes: what is set aside of a file (aside.h)
  *
  * Inode record:
  *   offset bytes
- *        0     1  version, 1
+ *        0     1  version, 1; 2 when space is set aside
  *        1     1  bits: VV_INODE_HAS_*
  *        2     2  part count
  *        4     4  mode: type and permissions
@@ -43,6 +44,7 @@
  *      122     2  0
  *      124  24*n  parts: data id u64, start u64, length u64 (UINT64_MAX in the last: no end)
  *            ...  bytes held inline: of a small file, or a symlink's target
+ *            ...  8  version 2: blocks that are set aside; not 0. Of regular files without inline bytes
  *
  * A file's bytes are those of its parts one after the other, or, when it has none, the inline bytes
  * and zeros up to its size. Parts of one data id ascend and do not overlap. Nothing past the size
@@ -70,7 +72,8 @@
 #include "base/err.h"
 #include "fs/fs.h"
 
-#define VV_INODE_VERSION 1
+#define VV_INODE_VERSION_PLAIN 1 /* nothing is set aside */
+#define VV_INODE_VERSION 2
 #define VV_INODE_HEAD_BYTES 124
 #define VV_INLINE_MAX                                                                              \
     512 /* bytes of a file held in its record; a symlink's are up to VV_SYMLINK_MAX */
@@ -86,6 +89,7 @@
 #define VV_INODE_HAS_DEFAULT_ACL 0x02u /* "system.posix_acl_default" */
 #define VV_INODE_HAS_CAPABILITY 0x04u  /* "security.capability" */
 #define VV_INODE_BITS_ALL 0x07u
+#define VV_INODE_HAS_ASIDE 0x08u /* space is set aside; in records only: see aside_blocks */
 
 struct vv_inode {
     uint64_t inode; /* the key */
@@ -98,6 +102,7 @@ struct vv_inode {
     uint64_t rdev;        /* devices */
     uint64_t verifier;    /* regular files: who made it exclusively (NFS); 0 = nobody, or long ago */
     uint32_t xattr_count, xattr_name_bytes;
+    uint64_t aside_blocks;   /* of VV_BLOCK_BYTES, set aside */
     struct vv_bytes parts;   /* encoded, borrowed: vv_parts_decode */
     struct vv_bytes in_line; /* borrowed */
 };
@@ -162,6 +167,7 @@ void vv_key_cookie(struct vv_fs_key *key, uint64_t directory, uint64_t cookie);
 void vv_key_link(struct vv_fs_key *key, uint64_t inode, uint64_t parent, uint64_t cookie);
 void vv_key_xattr(struct vv_fs_key *key, uint64_t inode, const char *name, size_t name_len);
 void vv_key_orphan(struct vv_fs_key *key, uint64_t inode);
+void vv_key_aside(struct vv_fs_key *key, uint64_t inode);
 void vv_key_reply(struct vv_fs_key *key, uint64_t slot);
 /* The slot of a reply record's key; -VV_ERR_FORMAT. */
 MUST_CHECK int vv_reply_slot(struct vv_bytes key, uint64_t *out_slot);

@@ -2,6 +2,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "fs/aside.h"
 #include "fs/fs_impl.h"
 
 #define JOIN_BYTES_MAX (VV_OP_DATA_MAX / 2) /* copied by one joining of parts */
@@ -144,13 +145,29 @@ int vv_file_drop_data(struct vv_op *op, struct vv_inode *inode)
     inode->parts = (struct vv_bytes){NULL, 0};
     inode->in_line = (struct vv_bytes){NULL, 0};
     inode->size = 0;
-    return 0;
+    return vv_aside_drop(op, inode);
+}
+
+/* What is set aside behind the end goes, whether the file becomes shorter or keeps its size. */
+static int cut_aside(struct vv_op *op, struct vv_inode *inode, uint64_t size)
+{
+    struct vv_bytes record;
+    struct vv_aside_made made;
+    if (inode->aside_blocks == 0)
+        return 0;
+    TRY(vv_aside_load(op, inode, &record));
+    vv_aside_remove(record, (size + VV_BLOCK_BYTES - 1) / VV_BLOCK_BYTES, UINT64_MAX, &made);
+    int stored = vv_aside_store(op, inode, &made);
+    vv_aside_done(&made);
+    return stored < 0 ? stored : 0;
 }
 
 int vv_file_resize(struct vv_op *op, struct vv_inode *inode, uint64_t size, struct vv_file_buf *buf)
 {
     if (size == 0)
         return vv_file_drop_data(op, inode);
+    if (size <= inode->size)
+        TRY(cut_aside(op, inode, size));
     if (inode->in_line.len > size)
         inode->in_line.len = size;
     if (size < inode->size && inode->parts.len > 0) {
@@ -185,6 +202,21 @@ int vv_file_parts(struct vv_op *op, struct vv_inode *inode, uint64_t skip_from, 
     out_parts->count = 1;
     out_parts->at[0] = (struct vv_part){data_id, 0, VV_PART_NO_END};
     return vv_file_set_parts(inode, out_parts, buf);
+}
+
+int vv_file_move_inline(struct vv_op *op, struct vv_inode *inode, bool is_aside,
+                        struct vv_file_buf *buf)
+{
+    struct vv_parts parts = {1, {{vv_op_new_data_id(op), 0, VV_PART_NO_END}}};
+    size_t len = inode->in_line.len;
+    /* The record may move when the operation is applied. */
+    if (inode->in_line.ptr != buf->in_line)
+        memcpy(buf->in_line, inode->in_line.ptr, len);
+    vv_op_into_aside(op, is_aside);
+    TRY(vv_op_write(op, inode->inode, parts.at[0].data_id, 0, buf->in_line, len));
+    vv_op_into_aside(op, false);
+    inode->in_line = (struct vv_bytes){NULL, 0};
+    return vv_file_set_parts(inode, &parts, buf);
 }
 
 /* ---- joining parts ---- */
@@ -248,9 +280,11 @@ static int replace_run(struct vv_op *op, void *arg)
     struct join_parts *call = arg;
     struct vv_inode inode;
     struct vv_parts parts;
+    struct vv_bytes aside;
     TRY(vv_inode_load(call->fs, op, call->inode, &inode));
     if (inode.change != call->change)
         return -EAGAIN;
+    TRY(vv_aside_load(op, &inode, &aside));
     TRY(vv_parts_decode(inode.parts, &parts));
     struct vv_part joined = {vv_op_new_data_id(op), 0, VV_PART_NO_END};
     if (call->to < parts.count) {
@@ -260,8 +294,12 @@ static int replace_run(struct vv_op *op, void *arg)
     }
     TRY(vv_parts_remove(op, inode.inode, &parts, call->from, call->to));
     vv_parts_insert(&parts, call->from, joined);
-    if (call->len > 0)
-        TRY(vv_op_write(op, inode.inode, joined.data_id, 0, call->bytes, call->len));
+    for (uint64_t done = 0; done < call->len;) {
+        uint64_t len = vv_aside_tell(op, aside, call->offset + done, call->len - done);
+        TRY(vv_op_write(op, inode.inode, joined.data_id, done, call->bytes + done, len));
+        done += len;
+    }
+    vv_op_into_aside(op, false);
     TRY(vv_file_set_parts(&inode, &parts, &call->buf));
     inode.change++;
     return vv_inode_save(op, &inode);

@@ -189,9 +189,11 @@ static int compose_extent(struct unit *unit, struct unit_extent *target, struct 
     struct vv_stretch stretches[VV_STRETCHES_MAX];
     int count = vv_extent_stretches(extent, unit->first, unit->last, stretches);
     TRY(count);
-    target->pieces = vv_calloc((size_t)count + extent->layer_count + 1, sizeof *target->pieces);
+    target->pieces = vv_calloc((size_t)count + extent->layer_count + VV_FOLDED_MAX,
+                               sizeof *target->pieces);
     if (target->pieces == NULL)
         return -ENOMEM;
+    vv_extent_overlay(extent, unit->first, unit->last, &target->state);
     compose_sealed(unit, extent, target);
     for (unsigned i = 0; i < (unsigned)count;) {
         unsigned first = i++;
@@ -200,7 +202,11 @@ static int compose_extent(struct unit *unit, struct unit_extent *target, struct 
             struct vv_piece *piece = &target->pieces[target->piece_count++];
             memset(piece, 0, sizeof *piece);
             piece->from = stretch->from;
-            piece->to = stretch->to;
+            /* One piece: two do not free a block that they cover together. */
+            while (i < (unsigned)count && stretches[i].layer->is_zero &&
+                   stretches[i].from == stretches[i - 1].to)
+                i++;
+            piece->to = stretches[i - 1].to;
             piece->is_zero = true;
         } else if (is_plain(stretch)) {
             while (i < (unsigned)count && is_plain(&stretches[i]) &&

@@ -2,6 +2,7 @@
 #include <assert.h>
 #include <string.h>
 
+#include "base/plant.h"
 #include "volume/op_impl.h"
 
 static struct vv_layer *top_layer(const struct vv_extent *extent)
@@ -135,6 +136,7 @@ static int stage_new_layer(struct vv_op *op, struct vv_staged_layer *staged)
     if (layer == NULL)
         return -ENOMEM;
     layer->is_zero = is_zeros(staged);
+    layer->aside = staged->aside;
     if (layer->is_zero)
         return 0;
     uint32_t capacity = vv_layer_capacity(staged->from, staged->to);
@@ -172,11 +174,18 @@ static int stage_layer(struct vv_op *op, uint64_t inode, const struct vv_staged_
     }
     *staged = *what;
     staged->extent = extent;
+    if (op->is_aside && !is_zeros(staged) && !vv_planted(VV_PLANT_ASIDE_TWICE))
+        staged->aside = vv_blocks_of(staged->from, staged->to, false);
     extent->holds++;
     vv_list_push_back(&op->layers, &staged->node);
     if (!is_zeros(staged) && can_merge(op, extent, staged->from, staged->to))
         return stage_merge(op, staged);
     return stage_new_layer(op, staged);
+}
+
+void vv_op_into_aside(struct vv_op *op, bool is_aside)
+{
+    op->is_aside = is_aside;
 }
 
 /* The bytes of `source`, extent by extent. */
@@ -338,6 +347,8 @@ static void apply_merge(struct vv_volume *volume, struct vv_staged_layer *staged
 {
     struct vv_layer *top = staged->into;
     uint32_t old_len = top->to - top->from;
+    uint32_t old_counted = vv_layer_counted(top);
+    uint8_t these = vv_blocks_of(staged->from, staged->to, false);
     if (staged->larger_buf != NULL) {
         memcpy(staged->larger_buf->data + (top->from - staged->larger_at),
                top->buf->data + (top->from - top->buf_at), old_len);
@@ -351,9 +362,10 @@ static void apply_merge(struct vv_volume *volume, struct vv_staged_layer *staged
         top->from = staged->from;
     if (staged->to > top->to)
         top->to = staged->to;
-    uint32_t grown = top->to - top->from - old_len;
-    top->extent->data->dirty_bytes += grown;
-    volume->open->plain_bytes += grown;
+    top->aside = (uint8_t)((top->aside & ~these) | staged->aside);
+    top->extent->data->dirty_bytes += vv_layer_counted(top);
+    top->extent->data->dirty_bytes -= old_counted;
+    volume->open->plain_bytes += top->to - top->from - old_len;
     top->extent->stamp = ++volume->stamp;
 }
 
@@ -432,13 +444,33 @@ void vv_op_apply_data(struct vv_op *op)
     op->staged_bytes = 0;
 }
 
-static int resolve_whole(struct vv_op *op, struct vv_read **read)
+/* What is visible of the extent's blocks. */
+static int fold_state(struct vv_op *op, struct vv_extent_state *out_state)
+{
+    uint8_t key[VV_VOLUME_KEY_MAX];
+    struct vv_bytes bytes = {key, vv_key_extent(key, op->fold_data_id, op->fold_index)};
+    struct vv_bytes value;
+    struct vv_extent_record record;
+    int found = vv_op_get(op, bytes, &value);
+    TRY(found);
+    if (found > 0)
+        TRY(vv_extent_decode(value, &record));
+    vv_extent_state_now(op->volume, op->fold_data_id, op->fold_index, found > 0 ? &record : NULL,
+                        out_state);
+    return 0;
+}
+
+static int resolve_whole(struct vv_op *op, struct vv_read **read, struct vv_extent_state *out_state)
 {
     for (;;) {
         vv_op_begin_round(op, true);
         vv_read_reset(*read);
         int err = vv_op_read(op, op->fold_data_id, op->fold_index * VV_EXTENT_BYTES,
                              VV_EXTENT_BYTES, read);
+        if (err == 0 || err == -VV_ERR_MISS) {
+            int state_err = fold_state(op, out_state);
+            err = err < 0 && state_err == 0 ? err : state_err;
+        }
         if (err != -VV_ERR_MISS)
             return err;
         TRY(vv_op_fetch_missed(op));
@@ -454,6 +486,14 @@ static uint64_t fold_stamp(struct vv_op *op, struct vv_extent **out_extent)
     return extent->stamp > extent->data->stamp ? extent->stamp : extent->data->stamp;
 }
 
+static int make_folded(struct vv_op *op, struct vv_read *read, const struct vv_extent_state *state,
+                       struct vv_folded *out_folded)
+{
+    TRY(vv_folded_make(op->volume, VV_EXTENT_BYTES, state, out_folded));
+    ssize_t got = vv_read_finish(op->volume, read, out_folded->layers[0]->buf->data);
+    return got < 0 ? (int)got : 0;
+}
+
 /* Lay one whole layer over an extent that has too many. What it says is what a reader sees now, so that
  * this changes nothing but the form; if the extent changed while it was read, the caller plans again and
  * comes back. */
@@ -462,22 +502,22 @@ int vv_op_fold(struct vv_op *op)
     struct vv_volume *volume = op->volume;
     struct vv_extent *extent;
     struct vv_read *read = NULL;
+    struct vv_extent_state state;
+    struct vv_folded folded = {0};
     op->is_folding = false;
-    struct vv_layer *layer = vv_layer_new(0, VV_EXTENT_BYTES);
-    if (layer == NULL)
-        return -ENOMEM;
-    layer->buf = vv_buf_new(VV_EXTENT_BYTES, &volume->dirty_budget);
-    ssize_t err = layer->buf == NULL ? -ENOMEM : resolve_whole(op, &read);
+    int err = resolve_whole(op, &read, &state);
     uint64_t stamp = fold_stamp(op, &extent);
     if (err == 0)
-        err = vv_read_finish(volume, read, layer->buf->data);
-    if (err >= 0 && fold_stamp(op, &extent) == stamp && extent != NULL) {
-        vv_layer_attach(volume, extent, volume->open, layer);
-        detach_covered(volume, extent, 0, VV_EXTENT_BYTES, layer);
+        err = make_folded(op, read, &state, &folded);
+    if (err == 0 && fold_stamp(op, &extent) == stamp && extent != NULL) {
+        vv_layer_attach(volume, extent, volume->open, folded.layers[0]);
+        detach_covered(volume, extent, 0, VV_EXTENT_BYTES, folded.layers[0]);
+        for (unsigned i = 1; i < folded.count; i++)
+            vv_layer_attach(volume, extent, volume->open, folded.layers[i]);
         vv_commit_changed(volume);
-        layer = NULL;
+        folded.count = 0;
     }
-    vv_layer_unref(layer);
+    vv_folded_done(&folded);
     vv_read_free(read);
-    return err < 0 ? (int)err : 0;
+    return err;
 }

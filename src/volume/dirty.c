@@ -128,6 +128,20 @@ static void layer_account(struct vv_layer *layer, int sign)
     }
 }
 
+uint32_t vv_layer_counted(const struct vv_layer *layer)
+{
+    uint32_t bytes = layer->to - layer->from;
+    if (layer->is_zero)
+        return 0;
+    for (unsigned i = 0; layer->aside >> i != 0; i++) {
+        uint32_t from = i * VV_EXTENT_BLOCK > layer->from ? i * VV_EXTENT_BLOCK : layer->from;
+        uint32_t to = (i + 1) * VV_EXTENT_BLOCK < layer->to ? (i + 1) * VV_EXTENT_BLOCK : layer->to;
+        if ((layer->aside >> i & 1) && from < to)
+            bytes -= to - from;
+    }
+    return bytes;
+}
+
 void vv_layer_attach_above(struct vv_volume *volume, struct vv_extent *extent,
                            struct vv_commit *commit, struct vv_layer *layer,
                            struct vv_layer *below)
@@ -144,8 +158,8 @@ void vv_layer_attach_above(struct vv_volume *volume, struct vv_extent *extent,
     vv_list_push_back(&commit->layers, &layer->in_commit);
     extent->layer_count++;
     commit->change_bytes += VV_CHANGE_LAYER_BYTES;
-    if (!layer->is_zero)
-        extent->data->dirty_bytes += layer->to - layer->from;
+    if (!layer->is_settled)
+        extent->data->dirty_bytes += vv_layer_counted(layer);
     layer_account(layer, 1);
 }
 
@@ -164,8 +178,8 @@ void vv_layer_detach(struct vv_volume *volume, struct vv_layer *layer)
     assert(extent != NULL);
     extent->stamp = ++volume->stamp;
     layer_account(layer, -1);
-    if (!layer->is_zero && !layer->is_settled)
-        extent->data->dirty_bytes -= layer->to - layer->from;
+    if (!layer->is_settled)
+        extent->data->dirty_bytes -= vv_layer_counted(layer);
     if (layer->state == VV_LAYER_SEALED)
         vv_segref_release(volume, &layer->loc.segment);
     if (layer->commit_ref->moved_to == &layer->in_commit)
@@ -205,6 +219,85 @@ int vv_extent_stretches(const struct vv_extent *extent, uint64_t first, uint64_t
         }
     }
     return (int)count;
+}
+
+void vv_extent_overlay(const struct vv_extent *extent, uint64_t first, uint64_t last,
+                       struct vv_extent_state *state)
+{
+    uint64_t hidden = vv_hidden_commit(extent->data, extent->index, last);
+    for (struct vv_list *node = extent->layers.prev; node != &extent->layers; node = node->prev) {
+        const struct vv_layer *layer = vv_list_entry(node, struct vv_layer, in_extent);
+        if (layer->commit < first || layer->commit > last || layer->commit < hidden)
+            continue;
+        uint8_t these = vv_blocks_of(layer->from, layer->to, layer->is_zero);
+        uint8_t aside = layer->is_zero ? 0 : layer->aside & these;
+        state->blocks = vv_blocks_put(state->blocks, layer->from, layer->to, layer->is_zero);
+        state->aside = (uint8_t)((state->aside & ~these) | aside);
+        state->known |= these;
+    }
+}
+
+void vv_extent_state_now(struct vv_volume *volume, uint64_t data_id, uint64_t index,
+                         const struct vv_extent_record *record, struct vv_extent_state *out_state)
+{
+    uint64_t hidden = vv_hidden_commit(vv_data_find(volume, data_id), index, UINT64_MAX);
+    const struct vv_extent *extent = vv_extent_find(volume, data_id, index);
+    *out_state = (struct vv_extent_state){0};
+    if (record != NULL && record->commit >= hidden) {
+        out_state->blocks = vv_extent_blocks(record);
+        out_state->aside = record->aside;
+    }
+    if (extent != NULL)
+        vv_extent_overlay(extent, 0, UINT64_MAX, out_state);
+}
+
+static int add_folded(struct vv_folded *folded, uint32_t from, uint32_t to)
+{
+    assert(folded->count < VV_FOLDED_MAX);
+    struct vv_layer *layer = vv_layer_new(from, to);
+    if (layer == NULL)
+        return -ENOMEM;
+    layer->is_zero = folded->count > 0;
+    folded->layers[folded->count++] = layer;
+    return 0;
+}
+
+static int add_all_folded(struct vv_volume *volume, uint32_t end, uint8_t blocks,
+                          struct vv_folded *folded)
+{
+    TRY(add_folded(folded, 0, end));
+    folded->layers[0]->buf = vv_buf_new(VV_EXTENT_BYTES, &volume->dirty_budget);
+    if (folded->layers[0]->buf == NULL)
+        return -ENOMEM;
+    for (unsigned i = 0; i * VV_EXTENT_BLOCK < end; i++) {
+        unsigned first = i;
+        while (i * VV_EXTENT_BLOCK < end && !(blocks >> i & 1))
+            i++;
+        if (first < i)
+            TRY(add_folded(folded, first * VV_EXTENT_BLOCK, i * VV_EXTENT_BLOCK));
+    }
+    return 0;
+}
+
+int vv_folded_make(struct vv_volume *volume, uint32_t end, const struct vv_extent_state *state,
+                   struct vv_folded *out_folded)
+{
+    struct vv_folded folded = {0};
+    int err = add_all_folded(volume, end, state->blocks, &folded);
+    if (err < 0) {
+        vv_folded_done(&folded);
+        return err;
+    }
+    folded.layers[0]->aside = state->aside;
+    *out_folded = folded;
+    return 0;
+}
+
+void vv_folded_done(struct vv_folded *folded)
+{
+    for (unsigned i = 0; i < folded->count; i++)
+        vv_layer_unref(folded->layers[i]);
+    folded->count = 0;
 }
 
 static void free_commit_layers(struct vv_volume *volume, struct vv_commit *commit)

@@ -4,13 +4,19 @@
 #include <string.h>
 
 enum { FLAG_FRAME = 1, FLAG_LOG = 2, FLAG_PARENT = 4 };
+enum { HAS_ASIDE = 128 }; /* in the count */
+
+static_assert(VV_EXTENT_BLOCKS == 8, "a byte holds a set of blocks");
 
 size_t vv_extent_encode(const struct vv_extent_record *record, uint8_t *out)
 {
     assert(record->count >= 1 && record->count <= VV_PIECES_MAX);
+    assert((record->aside & ~vv_extent_blocks(record)) == 0);
     struct vv_writer writer = vv_writer_of(out, VV_EXTENT_RECORD_MAX);
     vv_writer_varint(&writer, record->commit);
-    vv_writer_u8(&writer, (uint8_t)record->count);
+    vv_writer_u8(&writer, (uint8_t)(record->count | (record->aside != 0 ? HAS_ASIDE : 0)));
+    if (record->aside != 0)
+        vv_writer_u8(&writer, record->aside);
     for (unsigned i = 0; i < record->count; i++) {
         const struct vv_piece *piece = &record->pieces[i];
         const struct vv_segment_id *segment = &piece->loc.segment;
@@ -80,12 +86,16 @@ int vv_extent_decode(struct vv_bytes value, struct vv_extent_record *out_record)
 {
     struct vv_cursor cursor = vv_cursor_of(value.ptr, value.len);
     out_record->commit = vv_cursor_varint(&cursor);
-    out_record->count = vv_cursor_u8(&cursor);
-    if (out_record->count < 1 || out_record->count > VV_PIECES_MAX)
+    uint8_t count = vv_cursor_u8(&cursor);
+    out_record->count = count & ~HAS_ASIDE;
+    out_record->aside = count & HAS_ASIDE ? vv_cursor_u8(&cursor) : 0;
+    if (out_record->count < 1 || out_record->count > VV_PIECES_MAX ||
+        ((count & HAS_ASIDE) && out_record->aside == 0))
         return -VV_ERR_FORMAT;
     for (unsigned i = 0; i < out_record->count; i++)
         TRY(decode_piece(&cursor, &out_record->pieces[i]));
-    return vv_cursor_end(&cursor);
+    TRY(vv_cursor_end(&cursor));
+    return (out_record->aside & ~vv_extent_blocks(out_record)) != 0 ? -VV_ERR_FORMAT : 0;
 }
 
 bool vv_cover_add(struct vv_cover *cover, uint32_t from, uint32_t to)
@@ -151,25 +161,28 @@ unsigned vv_cover_gaps(const struct vv_cover *cover, uint32_t from, uint32_t to,
     return count;
 }
 
-uint32_t vv_extent_allocated(const struct vv_extent_record *record)
+uint8_t vv_blocks_of(uint32_t from, uint32_t to, bool is_zero)
 {
-    uint8_t blocks[VV_EXTENT_BYTES / 4096] = {0};
+    /* Only blocks that zeros cover whole are free again. */
+    uint32_t first = is_zero ? (from + VV_EXTENT_BLOCK - 1) / VV_EXTENT_BLOCK : from / VV_EXTENT_BLOCK;
+    uint32_t end = is_zero ? to / VV_EXTENT_BLOCK : (to + VV_EXTENT_BLOCK - 1) / VV_EXTENT_BLOCK;
+    return first < end ? (uint8_t)((1u << end) - (1u << first)) : 0;
+}
+
+uint8_t vv_extent_blocks(const struct vv_extent_record *record)
+{
+    uint8_t blocks = 0;
     for (unsigned i = 0; i < record->count; i++) {
         const struct vv_piece *piece = &record->pieces[i];
-        uint32_t first = piece->from / 4096;
-        uint32_t end = (piece->to + 4095) / 4096;
-        if (piece->is_zero) {
-            /* Only blocks that the zeros cover whole are free again. */
-            first = (piece->from + 4095) / 4096;
-            end = piece->to / 4096;
-        }
-        for (uint32_t block = first; block < end; block++)
-            blocks[block] = !piece->is_zero;
+        blocks = vv_blocks_put(blocks, piece->from, piece->to, piece->is_zero);
     }
-    uint32_t count = 0;
-    for (size_t i = 0; i < sizeof blocks; i++)
-        count += blocks[i];
-    return count * 4096;
+    return blocks;
+}
+
+uint32_t vv_extent_allocated(const struct vv_extent_record *record)
+{
+    unsigned counted = vv_extent_blocks(record) & ~(unsigned)record->aside;
+    return (uint32_t)__builtin_popcount(counted) * VV_EXTENT_BLOCK;
 }
 
 void vv_extent_prune(struct vv_extent_record *record, bool is_dropped[VV_PIECES_MAX])
@@ -193,6 +206,7 @@ void vv_extent_prune(struct vv_extent_record *record, bool is_dropped[VV_PIECES_
             record->pieces[kept++] = record->pieces[i];
     }
     record->count = kept;
+    record->aside &= vv_extent_blocks(record);
 }
 
 static size_t key_of(uint8_t *out, uint8_t table, const uint64_t *parts, unsigned count)

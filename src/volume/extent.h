@@ -2,7 +2,8 @@
  *
  * Value:
  *   varint  commit number: newest change that the record holds
- *   u8      count of pieces, 1 .. VV_PIECES_MAX
+ *   u8      count of pieces, 1 .. VV_PIECES_MAX; 128 more when a byte follows:
+ *   u8        blocks (of VV_EXTENT_BLOCK) of frames that lie in space that was set aside: bit i for the i-th; never 0
  *   pieces, oldest first, each laid over those before it:
  *     u8      flags: 1 = frame (else zeros), 2 = the frame is in a log object (else a data segment),
  *             4 = a parent volume's segment (its index follows as a varint)
@@ -12,7 +13,9 @@
  *
  * The plain bytes of a piece's frame begin at the piece's first byte; there may be more of them than the
  * piece uses. The frame's origin is the record's key. Bytes that no piece covers are zeros (a hole). The first piece of an extent that was
- * folded or written whole is its base; up to 8 more are laid over it.
+ * folded or written whole is its base; up to 8 more are laid over it. Space that was set aside (fallocate) is counted where
+ * it was set aside, so what is written there is not counted again: the record says which blocks those are, so that they
+ * are not counted out either.
  *
  * Pure values; any thread; never suspends. */
 #ifndef VV_VOLUME_EXTENT_H
@@ -29,6 +32,8 @@
 
 #define VV_PIECES_MAX 9
 #define VV_EXTENT_RECORD_MAX (12 + VV_PIECES_MAX * 64) /* encoded bytes */
+#define VV_EXTENT_BLOCK 4096u /* space is counted in blocks of so many bytes */
+#define VV_EXTENT_BLOCKS (VV_EXTENT_BYTES / VV_EXTENT_BLOCK)
 #define VV_EXTENT_INDEX_MAX (VV_DATA_BYTES_MAX / VV_EXTENT_BYTES)
 
 struct vv_piece {
@@ -39,6 +44,7 @@ struct vv_piece {
 
 struct vv_extent_record {
     uint64_t commit;
+    uint8_t aside; /* blocks that are not counted: among those of vv_extent_blocks */
     unsigned count;
     struct vv_piece pieces[VV_PIECES_MAX];
 };
@@ -65,7 +71,16 @@ uint32_t vv_cover_bytes(const struct vv_cover *cover);
 unsigned vv_cover_gaps(const struct vv_cover *cover, uint32_t from, uint32_t to,
                        uint32_t (*out_gaps)[2]);
 
-/* Bytes that the record's frames cover (what st_blocks counts), in whole 4 KiB blocks. */
+/* Sets of blocks of one extent: bit i is the i-th. Those that [from, to) touches or, of zeros, covers: only such are free. */
+uint8_t vv_blocks_of(uint32_t from, uint32_t to, bool is_zero);
+static inline uint8_t vv_blocks_put(uint8_t blocks, uint32_t from, uint32_t to, bool is_zero)
+{
+    uint8_t these = vv_blocks_of(from, to, is_zero);
+    return (uint8_t)(is_zero ? blocks & ~these : blocks | these);
+}
+/* The blocks in which the record has frames. */
+uint8_t vv_extent_blocks(const struct vv_extent_record *record);
+/* Bytes of them that are counted in st_blocks: those that do not lie in space that was set aside. */
 uint32_t vv_extent_allocated(const struct vv_extent_record *record);
 /* Drop pieces that later ones cover wholly; is_dropped[i] tells which. Leading zeros pieces (nothing below) go too. */
 void vv_extent_prune(struct vv_extent_record *record, bool is_dropped[VV_PIECES_MAX]);

@@ -87,21 +87,17 @@ static uint32_t used_end(const struct vv_piece *pieces, unsigned count, uint32_t
 /* The folded bytes also replace what older records say: until the log object is confirmed, readers find
  * them in a layer over everything of these commits. */
 static int keep_folded(struct unit *unit, const struct unit_extent *extent, const uint8_t *bytes,
-                       uint32_t end)
+                       struct vv_folded *folded)
 {
     struct vv_volume *volume = unit->volume;
     struct vv_data *data = vv_data_make(volume, extent->data_id, extent->inode);
     struct vv_extent *where = data ? vv_extent_make(volume, data, extent->index) : NULL;
-    struct vv_layer *layer = where ? vv_layer_new(0, end) : NULL;
-    if (layer != NULL)
-        layer->buf = vv_buf_new(VV_EXTENT_BYTES, &volume->dirty_budget);
-    if (layer == NULL || layer->buf == NULL) {
-        vv_layer_unref(layer);
-        if (where != NULL)
-            vv_extent_tidy(volume, where);
+    if (where == NULL) {
+        if (data != NULL)
+            vv_data_tidy(volume, data);
         return -ENOMEM;
     }
-    memcpy(layer->buf->data, bytes, end);
+    memcpy(folded->layers[0]->buf->data, bytes, folded->layers[0]->to);
     struct vv_layer *below = NULL;
     for (struct vv_list *node = where->layers.next; node != &where->layers; node = node->next) {
         struct vv_layer *each = vv_list_entry(node, struct vv_layer, in_extent);
@@ -110,43 +106,85 @@ static int keep_folded(struct unit *unit, const struct unit_extent *extent, cons
             break;
         }
     }
-    vv_layer_attach_above(volume, where, unit->last_commit, layer, below);
+    for (unsigned i = 0; i < folded->count; i++) {
+        struct vv_layer *layer = folded->layers[i];
+        layer->is_settled = true; /* what it replaces is counted */
+        vv_layer_attach_above(volume, where, unit->last_commit, layer, below);
+        below = layer;
+    }
+    folded->count = 0;
     return 0;
 }
 
-/* Too many pieces: read the extent whole and seal it as one frame. */
-static int fold(struct unit *unit, struct unit_extent *extent, const struct vv_extent_record *old)
+/* What the record will say: what the unit knows, and the rest as it is in the old one (NULL: there is none, or it is
+ * hidden). */
+static struct vv_extent_state joined_state(const struct unit_extent *extent,
+                                           const struct vv_extent_record *old)
+{
+    struct vv_extent_state state = {0};
+    if (old != NULL) {
+        state.blocks = vv_extent_blocks(old);
+        state.aside = old->aside;
+    }
+    for (unsigned i = 0; i < extent->piece_count; i++) {
+        const struct vv_piece *piece = &extent->pieces[i];
+        state.blocks = vv_blocks_put(state.blocks, piece->from, piece->to, piece->is_zero);
+    }
+    state.aside = (uint8_t)((state.aside & ~extent->state.known) | extent->state.aside);
+    state.aside &= state.blocks;
+    return state;
+}
+
+/* The extent's pieces are those of the folded layers from now on. */
+static void take_folded(struct unit_extent *extent, const struct vv_folded *folded)
+{
+    for (unsigned i = 0; i < folded->count; i++) {
+        struct vv_piece *piece = &extent->pieces[i];
+        memset(piece, 0, sizeof *piece);
+        piece->from = folded->layers[i]->from;
+        piece->to = folded->layers[i]->to;
+        piece->is_zero = folded->layers[i]->is_zero;
+    }
+    extent->piece_count = folded->count;
+    extent->is_folded = true;
+}
+
+/* Takes `bytes` over unless it fails. */
+static int fold_into(struct unit *unit, struct unit_extent *extent,
+                     const struct vv_extent_record *old, uint8_t *bytes)
 {
     struct vv_volume *volume = unit->volume;
+    TRY(vv_extent_read(volume, extent->data_id, extent->index, old, unit->last, bytes));
+    uint32_t end = used_end(extent->pieces, extent->piece_count, 1);
+    if (old != NULL)
+        end = used_end(old->pieces, old->count, end);
+    struct vv_extent_state state = joined_state(extent, old);
+    struct vv_folded folded;
+    TRY(vv_folded_make(volume, end, &state, &folded));
+    struct vv_folded kept = folded;
+    int err = keep_folded(unit, extent, bytes, &folded);
+    vv_folded_done(&folded);
+    TRY(err);
+    take_folded(extent, &kept);
+    struct vv_seal_job job = {.bytes = bytes, .len = end};
+    job.origin.data_id = extent->data_id;
+    job.origin.extent = extent->index;
+    vv_seal_jobs(unit->builder, &job, 1);
+    extent->pieces[0].loc = job.loc;
+    /* The next fold reads it: not from the store. The cache takes the bytes over. */
+    struct vv_cache_key key;
+    vv_frame_cache_key(&job.loc, &key);
+    vv_cache_put_warm(volume->cache, &key, bytes, end);
+    return 0;
+}
+
+/* Too many pieces: read the extent whole and seal it as one frame, with its holes as zeros over it. */
+static int fold(struct unit *unit, struct unit_extent *extent, const struct vv_extent_record *old)
+{
     uint8_t *bytes = vv_alloc(VV_EXTENT_BYTES);
-    if (bytes == NULL)
-        return -ENOMEM;
-    int err = vv_extent_read(volume, extent->data_id, extent->index, old, unit->last, bytes);
-    if (err == 0) {
-        uint32_t end = used_end(extent->pieces, extent->piece_count, 1);
-        if (old != NULL)
-            end = used_end(old->pieces, old->count, end);
-        err = keep_folded(unit, extent, bytes, end);
-        if (err < 0) {
-            vv_free(bytes);
-            return err;
-        }
-        struct vv_seal_job job = {.bytes = bytes, .len = end};
-        job.origin.data_id = extent->data_id;
-        job.origin.extent = extent->index;
-        vv_seal_jobs(unit->builder, &job, 1);
-        memset(&extent->pieces[0], 0, sizeof extent->pieces[0]);
-        extent->pieces[0].to = end;
-        extent->pieces[0].loc = job.loc;
-        extent->piece_count = 1;
-        extent->is_folded = true;
-        /* The next fold reads it: not from the store. */
-        struct vv_cache_key key;
-        vv_frame_cache_key(&job.loc, &key);
-        vv_cache_put_warm(volume->cache, &key, bytes, end);
-        return 0;
-    }
-    vv_free(bytes);
+    int err = bytes == NULL ? -ENOMEM : fold_into(unit, extent, old, bytes);
+    if (err < 0)
+        vv_free(bytes);
     return err;
 }
 
@@ -222,10 +260,10 @@ static int plan_extent(struct unit *unit, struct unit_extent *extent, struct joi
     struct vv_extent_record old;
     int found = vv_unit_record(unit->volume, extent->data_id, extent->index, &old);
     TRY(found);
-    const struct vv_extent_record *base = found > 0 ? &old : NULL;
-    if (base != NULL && (extent->is_folded || old.commit < hidden_for(unit, extent)))
-        base = NULL;
-    bool is_fitting = join(extent, base, joined);
+    const struct vv_extent_record *seen = found > 0 ? &old : NULL;
+    if (seen != NULL && old.commit < hidden_for(unit, extent))
+        seen = NULL;
+    bool is_fitting = join(extent, extent->is_folded ? NULL : seen, joined);
     assert(is_fitting);
     (void)is_fitting;
     extent->allocated = 0;
@@ -237,6 +275,7 @@ static int plan_extent(struct unit *unit, struct unit_extent *extent, struct joi
     extent->result.commit = unit->last;
     extent->result.count = joined->count;
     memcpy(extent->result.pieces, joined->pieces, joined->count * sizeof joined->pieces[0]);
+    extent->result.aside = joined_state(extent, seen).aside & vv_extent_blocks(&extent->result);
     extent->allocated += vv_extent_allocated(&extent->result);
     return sum_pieces(unit, &extent->result, 1);
 }
@@ -381,8 +420,8 @@ static void settle_dirty_bytes(struct unit *unit)
          commit = vv_unit_next(unit, commit)) {
         vv_list_each (layer_node, &commit->layers) {
             struct vv_layer *layer = vv_list_entry(layer_node, struct vv_layer, in_commit);
-            if (!layer->is_zero && !layer->is_settled)
-                layer->extent->data->dirty_bytes -= layer->to - layer->from;
+            if (!layer->is_settled)
+                layer->extent->data->dirty_bytes -= vv_layer_counted(layer);
             layer->is_settled = true;
         }
     }

@@ -32,6 +32,7 @@ void vv_op_begin_round(struct vv_op *op, bool is_pinning)
     op->key_count = 0;
     op->follow_count = 0;
     op->is_pinning = is_pinning;
+    op->is_aside = false;
     vv_writer_reset(&op->keys);
 }
 

@@ -19,6 +19,7 @@ struct vv_staged_layer {
     uint64_t data_id;
     uint64_t index;
     uint32_t from, to;
+    uint8_t aside;             /* blocks of it that are set aside */
     const uint8_t *bytes;      /* the caller's; or */
     struct vv_payload *payload; /* ... from payload_at on; neither = zeros */
     size_t payload_at;
@@ -60,6 +61,7 @@ struct vv_op {
     } drops[VV_OP_DROPS_MAX];
     unsigned drop_count;
     size_t staged_bytes;
+    bool is_aside; /* what is being staged lies in space that was set aside */
     /* An extent with too many layers: put one whole layer over them first, then plan again. */
     bool is_folding;
     uint64_t fold_data_id, fold_index;

@@ -6,18 +6,29 @@
  *   varint  length of the changes, then the changes (lsm.h)
  *   varint  count of layers, oldest first; each:
  *     varint  data id, varint inode, varint extent index, varint from, varint to
- *     u8      0 = zeros, 1 = bytes follow, 2 = a frame in a data segment follows
+ *     u8      0 = zeros, 1 = bytes follow, 2 = a frame in a data segment follows; 4 more when this comes first:
+ *     u8        blocks of it that lie in space set aside, as in extent records; never 0
  *     for 1:  to - from bytes
  *     for 2:  varint epoch, varint counter, varint index, varint offset, varint length, and
  *             varint bytes of all frames of that segment (its total, which only this may know) */
 #include <assert.h>
 #include <string.h>
 
+#include "base/plant.h"
 #include "volume/volume_impl.h"
 
 #define RECORD_FORMAT 1
 
 enum { LAYER_ZERO = 0, LAYER_BYTES = 1, LAYER_FRAME = 2 };
+enum { LAYER_HAS_ASIDE = 4 };
+
+static void encode_kind(const struct vv_layer *layer, uint8_t kind, struct vv_writer *writer)
+{
+    uint8_t aside = vv_planted(VV_PLANT_ASIDE_FORGOTTEN) ? 0 : layer->aside;
+    vv_writer_u8(writer, (uint8_t)(kind | (aside != 0 ? LAYER_HAS_ASIDE : 0)));
+    if (aside != 0)
+        vv_writer_u8(writer, aside);
+}
 
 static void encode_layer(const struct vv_volume *volume, const struct vv_layer *layer,
                          struct vv_writer *writer)
@@ -31,7 +42,7 @@ static void encode_layer(const struct vv_volume *volume, const struct vv_layer *
     if (layer->is_zero) {
         vv_writer_u8(writer, LAYER_ZERO);
     } else if (layer->state == VV_LAYER_SEALED) {
-        vv_writer_u8(writer, LAYER_FRAME);
+        encode_kind(layer, LAYER_FRAME, writer);
         vv_writer_varint(writer, layer->loc.segment.epoch);
         vv_writer_varint(writer, layer->loc.segment.counter);
         vv_writer_varint(writer, layer->loc.index);
@@ -39,7 +50,7 @@ static void encode_layer(const struct vv_volume *volume, const struct vv_layer *
         vv_writer_varint(writer, layer->loc.len);
         vv_writer_varint(writer, vv_segref_find(volume, &layer->loc.segment)->bytes);
     } else {
-        vv_writer_u8(writer, LAYER_BYTES);
+        encode_kind(layer, LAYER_BYTES, writer);
         vv_writer_bytes(writer, layer->buf->data + (layer->from - layer->buf_at),
                         layer->to - layer->from);
     }
@@ -73,6 +84,7 @@ struct place {
     struct vv_frame_loc loc;
     uint64_t segment_bytes;
     uint8_t kind;
+    uint8_t aside;
 };
 
 static int decode_place(struct vv_cursor *cursor, struct place *place)
@@ -83,12 +95,18 @@ static int decode_place(struct vv_cursor *cursor, struct place *place)
     place->index = vv_cursor_varint(cursor);
     uint64_t from = vv_cursor_varint(cursor);
     uint64_t to = vv_cursor_varint(cursor);
-    place->kind = vv_cursor_u8(cursor);
+    uint8_t kind = vv_cursor_u8(cursor);
+    place->kind = kind & ~LAYER_HAS_ASIDE;
+    place->aside = kind & LAYER_HAS_ASIDE ? vv_cursor_u8(cursor) : 0;
+    if ((kind & LAYER_HAS_ASIDE) && (place->aside == 0 || place->kind == LAYER_ZERO))
+        return -VV_ERR_FORMAT;
     if (from >= to || to > VV_EXTENT_BYTES || place->index > VV_EXTENT_INDEX_MAX ||
         place->kind > LAYER_FRAME)
         return -VV_ERR_FORMAT;
     place->from = (uint32_t)from;
     place->to = (uint32_t)to;
+    if ((place->aside & ~vv_blocks_of(place->from, place->to, false)) != 0)
+        return -VV_ERR_FORMAT;
     if (place->kind == LAYER_BYTES)
         place->bytes = vv_cursor_bytes(cursor, to - from);
     if (place->kind == LAYER_FRAME) {
@@ -121,6 +139,7 @@ static int apply_place(struct vv_volume *volume, struct vv_commit *commit,
     }
     int err = 0;
     layer->is_zero = place->kind == LAYER_ZERO;
+    layer->aside = place->aside;
     if (place->kind == LAYER_FRAME) {
         layer->loc = place->loc;
         err = vv_segref_hold(volume, &place->loc.segment);

@@ -1,34 +1,5 @@
 /* Finding data and holes: extent records joined with what is in memory, extent by extent. */
-#include <string.h>
-
 #include "volume/volume_impl.h"
-
-/* Marks the bytes of an extent that are data: records' frames and written layers. */
-static void mark(uint8_t *blocks, uint32_t from, uint32_t to, bool is_data)
-{
-    /* Zeros make holes of whole blocks only. */
-    uint32_t first = is_data ? from / 4096 : (from + 4095) / 4096;
-    uint32_t end = is_data ? (to + 4095) / 4096 : to / 4096;
-    for (uint32_t block = first; block < end; block++)
-        blocks[block] = is_data;
-}
-
-static void mark_extent(struct vv_volume *volume, uint64_t data_id, uint64_t index,
-                        const struct vv_extent_record *record, uint8_t *blocks)
-{
-    uint64_t hidden = vv_hidden_commit(vv_data_find(volume, data_id), index, UINT64_MAX);
-    memset(blocks, 0, VV_EXTENT_BYTES / 4096);
-    for (unsigned i = 0; record != NULL && record->commit >= hidden && i < record->count; i++)
-        mark(blocks, record->pieces[i].from, record->pieces[i].to, !record->pieces[i].is_zero);
-    const struct vv_extent *extent = vv_extent_find(volume, data_id, index);
-    if (extent == NULL)
-        return;
-    for (struct vv_list *node = extent->layers.prev; node != &extent->layers; node = node->prev) {
-        const struct vv_layer *layer = vv_list_entry(node, struct vv_layer, in_extent);
-        if (layer->commit >= hidden)
-            mark(blocks, layer->from, layer->to, !layer->is_zero);
-    }
-}
 
 /* The smallest index >= from of an extent with layers; VV_EXTENTS_NO_END when there is none. */
 static uint64_t next_dirty(struct vv_volume *volume, uint64_t data_id, uint64_t from)
@@ -55,12 +26,13 @@ struct seek {
 /* Looks at one extent; true when the answer lies in it. */
 static bool seek_extent(struct seek *seek, uint64_t index, const struct vv_extent_record *record)
 {
-    uint8_t blocks[VV_EXTENT_BYTES / 4096];
+    struct vv_extent_state state;
     uint64_t start = index * VV_EXTENT_BYTES;
-    mark_extent(seek->volume, seek->data_id, index, record, blocks);
-    for (uint32_t block = 0; block < VV_EXTENT_BYTES / 4096; block++) {
-        uint64_t at = start + block * 4096ull;
-        if (at + 4096 <= seek->offset || (blocks[block] != 0) == seek->is_hole)
+    vv_extent_state_now(seek->volume, seek->data_id, index, record, &state);
+    for (uint32_t block = 0; block < VV_EXTENT_BLOCKS; block++) {
+        uint64_t at = start + (uint64_t)block * VV_EXTENT_BLOCK;
+        bool is_data = state.blocks >> block & 1;
+        if (at + VV_EXTENT_BLOCK <= seek->offset || is_data == seek->is_hole)
             continue;
         seek->found = at > seek->offset ? at : seek->offset;
         return true;

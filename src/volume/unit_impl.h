@@ -10,6 +10,7 @@ struct unit_extent {
     /* What its commits lay over the record: sealed. At most VV_STRETCHES_MAX before folding. */
     struct vv_piece *pieces;
     unsigned piece_count;
+    struct vv_extent_state state; /* what they make of its blocks */
     bool is_folded; /* pieces replace the record */
     bool is_absent; /* result: no record */
     struct vv_extent_record result;

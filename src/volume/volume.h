@@ -45,6 +45,7 @@ enum vv_table {
     VV_TABLE_XATTR = 'X',
     VV_TABLE_SEGMENT = 'S', /* volume's own */
     VV_TABLE_REPLY = 'A',
+    VV_TABLE_ASIDE = 'P',
     VV_TABLE_ORPHAN = 'T',  /* 'T' 'i' inode: fs; 'T' 'd' data id: volume */
     VV_TABLE_SETTING = 'K'
 };
@@ -109,7 +110,7 @@ MUST_CHECK int vv_volume_run(struct vv_volume *volume, enum vv_op_mode mode, siz
 MUST_CHECK int vv_op_get(struct vv_op *op, struct vv_bytes key, struct vv_bytes *out_value);
 /* True when something was missed in this round: return -VV_ERR_MISS before staging anything. */
 bool vv_op_is_missing(const struct vv_op *op);
-/* Bytes allocated to (inode, data id): on the store, and dirty. 0 or -VV_ERR_MISS. */
+/* Bytes allocated to (inode, data id): on the store, and dirty; not those in space that was set aside. 0 or -VV_ERR_MISS. */
 MUST_CHECK int vv_op_allocated(struct vv_op *op, uint64_t inode, uint64_t data_id,
                                uint64_t *out_bytes);
 /* After a miss: once it has been fetched, call fn(op, arg), which only reads: what it misses is fetched at once, and
@@ -135,6 +136,9 @@ struct vv_payload_part {
 };
 MUST_CHECK int vv_op_write_payload(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t offset,
                                    const struct vv_payload_part *part);
+/* What is written from here on (or not any more) lies in space that the caller has set aside and counts itself: vv_op_allocated
+ * does not count it again. That must be so for whole blocks of 4096 bytes, and as long as they are not cleared whole. */
+void vv_op_into_aside(struct vv_op *op, bool is_aside);
 /* Let [from, to) read as zeros and free its space in the background. to = UINT64_MAX: to the end. */
 MUST_CHECK int vv_op_clear(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t from,
                            uint64_t to);

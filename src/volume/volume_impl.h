@@ -66,6 +66,7 @@ struct vv_layer {
     bool is_zero;
     bool is_settled; /* finalised: no longer counted in the data's dirty bytes */
     uint8_t state;
+    uint8_t aside; /* blocks of its bytes that lie in space that was set aside when they were written */
     struct vv_buf *buf;
     struct vv_frame_loc loc; /* SEALED: the frame's plain bytes begin at `from` */
 };
@@ -116,7 +117,7 @@ struct vv_data {
     struct vv_list in_queue; /* volume->drops, when dropped */
     uint64_t drop_commit;    /* 0 = not dropped */
     uint64_t drop_next;      /* where reclaiming goes on */
-    uint64_t dirty_bytes;    /* of layers not finalised, zeros not counted */
+    uint64_t dirty_bytes;    /* of layers not finalised; zeros and what lies in space set aside are not counted */
     uint64_t stamp;          /* of the last tombstone or drop */
     uint32_t holds;          /* fibers that need it to stay */
 };
@@ -321,6 +322,8 @@ void vv_layer_attach(struct vv_volume *volume, struct vv_extent *extent, struct 
 void vv_layer_attach_above(struct vv_volume *volume, struct vv_extent *extent,
                            struct vv_commit *commit, struct vv_layer *layer,
                            struct vv_layer *below);
+/* Its bytes that count as dirty: not those of blocks that were set aside. */
+uint32_t vv_layer_counted(const struct vv_layer *layer);
 /* Take out of extent and commit; drops the extent's reference. May free extent and data. */
 void vv_layer_detach(struct vv_volume *volume, struct vv_layer *layer);
 
@@ -348,6 +351,28 @@ struct vv_stretch {
  * Layers that are SEALED without bytes count with their visible parts like the others. Returns the count; -VV_ERR_LIMIT when there are too many. */
 int vv_extent_stretches(const struct vv_extent *extent, uint64_t first, uint64_t last,
                         struct vv_stretch *out);
+/* Which blocks of an extent hold data, and which of those lie in space that was set aside. */
+struct vv_extent_state {
+    uint8_t blocks, aside;
+    uint8_t known; /* those that a layer has written or cleared */
+};
+/* What the layers of commits first..last (those not hidden as of `last`) make of it. */
+void vv_extent_overlay(const struct vv_extent *extent, uint64_t first, uint64_t last,
+                       struct vv_extent_state *state);
+/* What a reader sees now; `record` (NULL = none) as it stands. */
+void vv_extent_state_now(struct vv_volume *volume, uint64_t data_id, uint64_t index,
+                         const struct vv_extent_record *record, struct vv_extent_state *out_state);
+/* Layers that replace all others of an extent: the bytes [0, end), and zeros over those blocks that hold none, so that holes
+ * stay holes. In the order in which they are to be attached. */
+#define VV_FOLDED_MAX (1 + VV_EXTENT_BLOCKS / 2)
+struct vv_folded {
+    unsigned count;
+    struct vv_layer *layers[VV_FOLDED_MAX];
+};
+MUST_CHECK int vv_folded_make(struct vv_volume *volume, uint32_t end,
+                              const struct vv_extent_state *state, struct vv_folded *out_folded);
+/* Of those that were not attached. */
+void vv_folded_done(struct vv_folded *folded);
 
 /* ---- segrefs, candidates (space.c) ---- */
 MUST_CHECK int vv_segref_hold(struct vv_volume *volume, const struct vv_segment_id *id);

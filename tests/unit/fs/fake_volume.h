@@ -27,6 +27,7 @@ struct fake_record {
 
 struct fake_page {
     uint64_t index;
+    bool is_aside; /* it lies in space that was set aside */
     uint8_t bytes[FAKE_PAGE];
 };
 
@@ -43,6 +44,7 @@ struct fake_stage {
     enum fake_kind kind;
     struct vv_bytes key, value; /* owned by the stage */
     uint64_t inode, data_id, from, to;
+    bool is_aside;
     const uint8_t *bytes;
     void *memory;
 };
@@ -67,6 +69,7 @@ struct vv_volume {
 struct vv_op {
     struct vv_volume *volume;
     unsigned miss_count;
+    bool is_aside; /* what is written lies in space set aside */
     unsigned round;
     struct fake_fetched {
         struct vv_bytes key;
@@ -203,7 +206,8 @@ static struct fake_page *fake_page_find(const struct fake_data *data, uint64_t i
     return i < data->page_count && data->pages[i]->index == index ? data->pages[i] : NULL;
 }
 
-static void fake_write(struct fake_data *data, uint64_t offset, const uint8_t *bytes, uint64_t len)
+static void fake_write(struct fake_data *data, uint64_t offset, const uint8_t *bytes, uint64_t len,
+                       bool is_aside)
 {
     for (uint64_t done = 0; done < len;) {
         uint64_t index = (offset + done) / FAKE_PAGE;
@@ -217,9 +221,11 @@ static void fake_write(struct fake_data *data, uint64_t offset, const uint8_t *b
                     (data->page_count - at) * sizeof(data->pages[0]));
             page = calloc(1, sizeof(*page));
             page->index = index;
+            page->is_aside = is_aside;
             data->pages[at] = page;
             data->page_count++;
         }
+        assert(page->is_aside == is_aside); /* as long as it is not cleared whole */
         memcpy(page->bytes + from, bytes + done, part);
         done += part;
     }
@@ -267,7 +273,7 @@ static void fake_apply(struct vv_volume *volume, const struct fake_stage *stage)
         break;
     case FAKE_WRITE:
         fake_write(fake_data_make(volume, stage->data_id, stage->inode), stage->from, stage->bytes,
-                   stage->to - stage->from);
+                   stage->to - stage->from, stage->is_aside);
         break;
     case FAKE_CLEAR:
         fake_clear(fake_data_make(volume, stage->data_id, stage->inode), stage->from, stage->to);
@@ -317,6 +323,7 @@ int vv_volume_run(struct vv_volume *volume, enum vv_op_mode mode, size_t write_b
         size_t known = op->fetched_count;
         assert(round < 100000);
         op->miss_count = 0;
+        op->is_aside = false;
         op->round = round;
         if (round > volume->rounds_max)
             volume->rounds_max = round;
@@ -395,7 +402,9 @@ int vv_op_allocated(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t
     vv_store_be64(key + 9, data_id);
     TRY(fake_miss(op, (struct vv_bytes){key, sizeof(key)}));
     const struct fake_data *data = fake_data_find(op->volume, data_id);
-    *out_bytes = data ? data->page_count * FAKE_PAGE : 0;
+    *out_bytes = 0;
+    for (size_t i = 0; data && i < data->page_count; i++)
+        *out_bytes += data->pages[i]->is_aside ? 0 : FAKE_PAGE;
     return 0;
 }
 
@@ -460,6 +469,11 @@ uint64_t vv_op_new_data_id(struct vv_op *op)
     return op->volume->next_data_id++;
 }
 
+void vv_op_into_aside(struct vv_op *op, bool is_aside)
+{
+    op->is_aside = is_aside;
+}
+
 int vv_op_write(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t offset,
                 const void *bytes, size_t len)
 {
@@ -469,6 +483,7 @@ int vv_op_write(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t off
                                               .data_id = data_id,
                                               .from = offset,
                                               .to = offset + len,
+                                              .is_aside = op->is_aside,
                                               .bytes = bytes});
 }
 

@@ -97,7 +97,8 @@ static void test_hostile(void)
         const char *what;
     } rows[] = {
         {0, 0, -VV_ERR_FORMAT, "version 0"},
-        {0, 2, -VV_ERR_NEWER, "a newer version"},
+        {0, 3, -VV_ERR_NEWER, "a newer version"},
+        {0, 2, -VV_ERR_FORMAT, "a version that says that space is set aside"},
         {1, 0x80, -VV_ERR_FORMAT, "an unknown bit"},
         {2, 200, -VV_ERR_FORMAT, "parts that are not there"},
         {5, 0, -VV_ERR_FORMAT, "no type"},
