@@ -69,6 +69,7 @@ enum vv_fsck_kind {
     VV_FSCK_XATTR_COUNT,
     VV_FSCK_ORPHAN_STRAY,   /* an orphan record of an inode that is not there or has links */
     VV_FSCK_ORPHAN_MISSING, /* an inode without links that is in no orphan record */
+    VV_FSCK_ASIDE,          /* what is set aside: its record, or that of an inode without it */
     /* data */
     VV_FSCK_PARTS_FORMAT,
     VV_FSCK_DATA_NUMBER, /* a data id not below the counter */

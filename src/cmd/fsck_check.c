@@ -157,10 +157,11 @@ static int check_gap(struct vv_fsck *fsck, const char *lower, const char *upper)
 
 static int check_unknown(struct vv_fsck *fsck)
 {
-    /* Between the tables A, C D E, I, K L, R S T, X; and the other kinds of T. */
+    /* Between the tables A, C D E, I, K L, P, R S T, X; and the other kinds of T. */
     static const char *const gaps[][2] = {{"", "A"},   {"B", "C"},   {"F", "I"},
-                                          {"J", "K"},  {"M", "R"},   {"T", "Td"},
-                                          {"Te", "Ti"}, {"Tj", "X"}, {"Y", ""}};
+                                          {"J", "K"},  {"M", "P"},   {"Q", "R"},
+                                          {"T", "Td"}, {"Te", "Ti"}, {"Tj", "X"},
+                                          {"Y", ""}};
     vv_fsck_stage(fsck, "unknown records");
     for (size_t i = 0; i < sizeof gaps / sizeof gaps[0]; i++)
         TRY(check_gap(fsck, gaps[i][0], gaps[i][1]));

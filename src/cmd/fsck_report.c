@@ -42,6 +42,7 @@ static const char *const kind_names[VV_FSCK_KINDS] = {
     [VV_FSCK_XATTR_COUNT] = "xattr-count",
     [VV_FSCK_ORPHAN_STRAY] = "orphan-stray",
     [VV_FSCK_ORPHAN_MISSING] = "orphan-missing",
+    [VV_FSCK_ASIDE] = "aside",
     [VV_FSCK_PARTS_FORMAT] = "parts-format",
     [VV_FSCK_DATA_NUMBER] = "data-number",
     [VV_FSCK_DATA_SHARED] = "data-shared",

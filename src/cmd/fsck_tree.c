@@ -7,6 +7,7 @@
 
 #include "base/alloc.h"
 #include "base/hash.h"
+#include "fs/aside.h"
 
 #define NUMBER(x) ((unsigned long long)(x))
 #define ACCESS_ACL "system.posix_acl_access"
@@ -14,7 +15,7 @@
 #define CAPABILITY "security.capability"
 #define REMEMBERED_DIRS_MIN 1024
 
-enum table { INODES, XATTRS, LINKS, ORPHANS, NAMES, COOKIES, TABLES };
+enum table { INODES, XATTRS, LINKS, ORPHANS, NAMES, COOKIES, ASIDES, TABLES };
 
 /* All records with one inode number. */
 struct group {
@@ -27,6 +28,7 @@ struct group {
     uint64_t links;
     uint64_t xattrs, xattr_name_bytes;
     uint8_t xattr_bits;
+    uint64_t aside_blocks; /* as the record of what is set aside has them */
     uint64_t names, cookies, subdirectories;
     struct vv_fsck_sum name_sum, cookie_sum;
 };
@@ -194,6 +196,16 @@ static void take_cookie(struct pass *pass, const struct vv_fsck_scan *scan)
                     NUMBER(group->number), NUMBER(group->inode.next_cookie));
 }
 
+static void take_aside(struct pass *pass, const struct vv_fsck_scan *scan)
+{
+    struct group *group = &pass->group;
+    int err = scan->key.len == 9 ? vv_aside_check(scan->value, &group->aside_blocks)
+                                 : -VV_ERR_FORMAT;
+    if (err < 0)
+        vv_fsck_add(pass->fsck->report, VV_FSCK_ASIDE, "what is set aside of inode %llu: %s",
+                    NUMBER(group->number), vv_err_text(err));
+}
+
 /* ---- a group ---- */
 
 static void count_type(struct vv_fsck_report *report, const struct vv_inode *inode)
@@ -305,6 +317,9 @@ static void check_strays(struct pass *pass)
     if (group->links > 0)
         vv_fsck_add(report, VV_FSCK_LINK_STRAY, "%llu links of inode %llu, which is not there",
                     NUMBER(group->links), NUMBER(group->number));
+    if (group->aside_blocks > 0)
+        vv_fsck_add(report, VV_FSCK_ASIDE, "of inode %llu, which is not there",
+                    NUMBER(group->number));
     if (group->is_orphan)
         vv_fsck_add(report, VV_FSCK_ORPHAN_STRAY, "of inode %llu, which is not there",
                     NUMBER(group->number));
@@ -328,6 +343,10 @@ static int check_group(struct pass *pass)
     }
     count_type(report, inode);
     check_xattrs(pass);
+    if (group->aside_blocks != inode->aside_blocks)
+        vv_fsck_add(report, VV_FSCK_ASIDE, "inode %llu: %llu blocks are set aside, its record says %llu",
+                    NUMBER(group->number), NUMBER(group->aside_blocks),
+                    NUMBER(inode->aside_blocks));
     if (is_dir)
         check_directory(pass);
     else
@@ -351,7 +370,7 @@ static int check_group(struct pass *pass)
 static int take_group(struct pass *pass, uint64_t number)
 {
     static void (*const take[TABLES])(struct pass *, const struct vv_fsck_scan *) = {
-        take_inode, take_xattr, take_link, take_orphan, take_name, take_cookie};
+        take_inode, take_xattr, take_link, take_orphan, take_name, take_cookie, take_aside};
     memset(&pass->group, 0, sizeof pass->group);
     pass->group.number = number;
     /* The inode first: the others look at it. */
@@ -366,7 +385,7 @@ static int take_group(struct pass *pass, uint64_t number)
 
 static int run_pass(struct pass *pass)
 {
-    static const char *const prefixes[TABLES] = {"I", "X", "L", "Ti", "D", "C"};
+    static const char *const prefixes[TABLES] = {"I", "X", "L", "Ti", "D", "C", "P"};
     bool has_root = false;
     for (unsigned i = 0; i < TABLES; i++)
         TRY(vv_fsck_scan_prefix(pass->fsck, prefixes[i], &pass->scans[i]));

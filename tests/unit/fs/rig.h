@@ -11,6 +11,7 @@
 
 #include "fake_volume.h"
 #include "fs/acl.h"
+#include "fs/aside.h"
 #include "fs/fs_impl.h"
 #include "rt/sim.h"
 
@@ -309,6 +310,13 @@ static void fsck_inode_record(const struct fake_record *record)
     if ((fsck_get(&key) != NULL) != !!(inode.bits & VV_INODE_HAS_ACCESS_ACL))
         fsck_fault("access ACL bit", number);
     fsck_parts(&inode);
+    uint64_t blocks = 0;
+    vv_key_aside(&key, number);
+    const struct fake_record *aside = fsck_get(&key);
+    if (aside && vv_aside_check((struct vv_bytes){aside->value, aside->value_len}, &blocks) < 0)
+        fsck_fault("what is set aside does not decode", number);
+    if (blocks != inode.aside_blocks)
+        fsck_fault("what is set aside", number);
 }
 
 /* A record that belongs to an inode has that inode. */

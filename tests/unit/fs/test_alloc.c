@@ -8,6 +8,61 @@ static uint64_t file;
 static uint8_t model[2 * MODEL_MAX];
 static uint64_t model_size;
 static uint8_t bytes[MODEL_MAX];
+/* Blocks that count: written, or set aside. */
+#define MODEL_BLOCKS (2 * MODEL_MAX / VV_BLOCK_BYTES)
+static bool in_use[MODEL_BLOCKS];
+static uint64_t model_change;
+
+static void use(uint64_t from, uint64_t to, bool is_used)
+{
+    for (uint64_t i = from; i < to && i < MODEL_BLOCKS; i++)
+        in_use[i] = is_used;
+}
+
+static uint64_t up(uint64_t offset)
+{
+    return (offset + VV_BLOCK_BYTES - 1) / VV_BLOCK_BYTES;
+}
+
+/* Joining parts writes zeros into holes: what is in use then is what the file says. */
+static void look_at_use(void)
+{
+    struct vv_inode inode;
+    struct vv_fs_key key;
+    vv_key_aside(&key, file);
+    const struct fake_record *aside = fsck_get(&key);
+    fsck_inode(file, &inode);
+    for (uint64_t i = 0; i < MODEL_BLOCKS; i++) {
+        uint64_t end, data;
+        in_use[i] = aside && vv_aside_has((struct vv_bytes){aside->value, aside->value_len}, i, &end);
+        if (i * VV_BLOCK_BYTES < inode.size &&
+            vv_fs_seek(fs, file, i * VV_BLOCK_BYTES, SEEK_DATA, &data) == 0 &&
+            data / VV_BLOCK_BYTES == i)
+            in_use[i] = true;
+    }
+}
+
+/* st_blocks, as often as the model knows it. */
+static bool is_counted_right(void)
+{
+    struct vv_inode inode;
+    fsck_inode(file, &inode);
+    if (inode.change > model_change + 1)
+        look_at_use();
+    model_change = inode.change;
+    if (inode.parts.len == 0 && inode.aside_blocks == 0) {
+        use(0, MODEL_BLOCKS, false);
+        in_use[0] = inode.in_line.len > 0;
+        return attr_of(file).blocks == in_use[0];
+    }
+    uint64_t blocks = 0;
+    for (uint64_t i = 0; i < MODEL_BLOCKS; i++)
+        blocks += in_use[i];
+    if (attr_of(file).blocks != blocks * (VV_BLOCK_BYTES / 512))
+        tap_note("%llu sectors, should be %llu", (unsigned long long)attr_of(file).blocks,
+                 (unsigned long long)blocks * (VV_BLOCK_BYTES / 512));
+    return attr_of(file).blocks == blocks * (VV_BLOCK_BYTES / 512);
+}
 
 static int allocate(int mode, uint64_t offset, uint64_t len)
 {
@@ -60,6 +115,7 @@ static int step_write(void)
                               is_append ? VV_WRITE_APPEND : 0);
     memcpy(model + offset, bytes, len);
     model_size = offset + len > model_size ? offset + len : model_size;
+    use(offset / VV_BLOCK_BYTES, up(offset + len), true);
     return got == (ssize_t)len ? 0 : -1;
 }
 
@@ -70,6 +126,8 @@ static int step_truncate(void)
         size = 0;
     if (size < model_size)
         memset(model + size, 0, model_size - size);
+    if (size <= model_size)
+        use(up(size), MODEL_BLOCKS, false);
     model_size = size;
     return set_size(ROOT, file, size);
 }
@@ -78,15 +136,20 @@ static int step_zero(void)
 {
     uint64_t offset = random_offset();
     uint64_t len = 1 + random_to(60000);
-    int kind = (int)random_to(4);
+    int kind = (int)random_to(5);
     static const int modes[] = {FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, FALLOC_FL_ZERO_RANGE,
-                                FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 0};
+                                FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 0, FALLOC_FL_KEEP_SIZE};
     len = offset + len > MODEL_MAX ? MODEL_MAX - offset : len;
     if (offset >= MODEL_MAX)
         return 0;
     uint64_t end = offset + len < model_size ? offset + len : model_size;
-    if (modes[kind] != 0 && offset < end)
+    if ((modes[kind] & ~FALLOC_FL_KEEP_SIZE) != 0 && offset < end)
         memset(model + offset, 0, end - offset);
+    if (modes[kind] & FALLOC_FL_PUNCH_HOLE)
+        use(up(offset), offset + len >= model_size && up(model_size) > (offset + len) / VV_BLOCK_BYTES
+                            ? up(model_size) : (offset + len) / VV_BLOCK_BYTES, false);
+    else
+        use(offset / VV_BLOCK_BYTES, up(offset + len), true);
     if (!(modes[kind] & FALLOC_FL_KEEP_SIZE) && offset + len > model_size)
         model_size = offset + len;
     return allocate(modes[kind], offset, len);
@@ -103,6 +166,10 @@ static int step_collapse(void)
     memmove(model + offset, model + offset + len, model_size - offset - len);
     memset(model + model_size - len, 0, len);
     model_size -= len;
+    uint64_t from = offset / VV_BLOCK_BYTES;
+    uint64_t count = len / VV_BLOCK_BYTES;
+    memmove(in_use + from, in_use + from + count, MODEL_BLOCKS - from - count);
+    use(MODEL_BLOCKS - count, MODEL_BLOCKS, false);
     return err;
 }
 
@@ -119,6 +186,10 @@ static int step_insert(void)
     memmove(model + offset + len, model + offset, model_size - offset);
     memset(model + offset, 0, len);
     model_size += len;
+    uint64_t from = offset / VV_BLOCK_BYTES;
+    uint64_t count = len / VV_BLOCK_BYTES;
+    memmove(in_use + from + count, in_use + from, MODEL_BLOCKS - from - count);
+    use(from, from + count, false);
     return err;
 }
 
@@ -162,7 +233,7 @@ static void test_model(void)
     unsigned number = 0;
     size_t parts_max = 0;
     for (; number < STEPS; number++) {
-        if (step(number) < 0 || !is_like_model())
+        if (step(number) < 0 || !is_like_model() || !is_counted_right())
             break;
         struct vv_inode inode;
         fsck_inode(file, &inode);

@@ -284,7 +284,7 @@ static void test_damage(void)
     vv_key_inode(&key, node);
     fake_put(volume, vv_fs_key_bytes(&key), (struct vv_bytes){record, len - 1});
     tap_is_int(look(ROOT, dir, "x"), -VV_ERR_FORMAT, "a damaged inode");
-    fake_put(volume, vv_fs_key_bytes(&key), (struct vv_bytes){(const uint8_t *)"\2", 1});
+    fake_put(volume, vv_fs_key_bytes(&key), (struct vv_bytes){(const uint8_t *)"\3", 1});
     tap_is_int(look(ROOT, dir, "x"), -VV_ERR_NEWER, "one of another version");
     fake_delete(volume, vv_fs_key_bytes(&key));
     tap_is_int(look(ROOT, dir, "x"), -VV_ERR_CORRUPT, "one that is not there");

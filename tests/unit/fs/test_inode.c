@@ -72,6 +72,36 @@ static void test_round_trip(void)
     in = sample(S_IFBLK | 0600);
     in.rdev = 0xffffffff00000001ull;
     tap_ok(trip(&in, &out) == 0 && out.rdev == 0xffffffff00000001ull, "a device");
+    in = sample(S_IFREG | 0600);
+    in.aside_blocks = VV_FILE_BYTES_MAX / VV_BLOCK_BYTES;
+    tap_ok(trip(&in, &out) == 0 && is_same(&in, &out) && out.aside_blocks == in.aside_blocks,
+           "a file with space set aside");
+}
+
+/* Space that is set aside: version 2, a bit, and the number behind the rest. */
+static void test_aside(void)
+{
+    uint8_t record[VV_INODE_RECORD_MAX];
+    struct vv_inode out;
+    struct vv_inode in = sample(S_IFREG | 0644);
+    size_t plain = vv_inode_encode(&in, record);
+    tap_is_int(record[0], 1, "version 1 when nothing is set aside");
+    in.aside_blocks = 300;
+    size_t len = vv_inode_encode(&in, record);
+    tap_ok(record[0] == 2 && (record[1] & VV_INODE_HAS_ASIDE) && len == plain + 8, "else 2");
+    struct vv_bytes bytes = {record, len};
+    record[0] = 1;
+    tap_is_int(vv_inode_decode(bytes, 77, &out), -VV_ERR_FORMAT, "but not in version 1");
+    record[0] = 2;
+    record[1] = 0;
+    tap_is_int(vv_inode_decode(bytes, 77, &out), -VV_ERR_FORMAT, "nor without its bit");
+    record[1] = VV_INODE_HAS_ASIDE;
+    vv_store_u64(record + len - 8, 0);
+    tap_is_int(vv_inode_decode(bytes, 77, &out), -VV_ERR_FORMAT, "nor none at all");
+    vv_store_u64(record + len - 8, VV_FILE_BYTES_MAX / VV_BLOCK_BYTES + 1);
+    tap_is_int(vv_inode_decode(bytes, 77, &out), -VV_ERR_FORMAT, "nor too many");
+    tap_is_int(vv_inode_decode((struct vv_bytes){record, len - 1}, 77, &out), -VV_ERR_FORMAT,
+               "nor cut");
 }
 
 static void test_hostile(void)
@@ -227,6 +257,7 @@ int main(void)
 {
     test_round_trip();
     test_hostile();
+    test_aside();
     test_parts();
     test_entries();
     test_keys();
