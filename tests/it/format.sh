@@ -34,6 +34,16 @@ with open("sparse", "wb") as file:
 with open("short", "wb") as file:
     file.write(rng.randbytes(1 << 20))
     file.truncate(345678)
+with open("aside", "w+b") as file:
+    os.posix_fallocate(file.fileno(), 0, 3 << 20)
+    for at in (0, 5000, 70000, 1 << 20, (2 << 20) + 123):
+        os.pwrite(file.fileno(), rng.randbytes(9000), at)
+    os.posix_fallocate(file.fileno(), 60000, 100000)
+with open("aside-behind", "wb") as file:
+    file.write(b"a few bytes")
+    file.flush()
+    os.posix_fallocate(file.fileno(), 100000, 1000)
+    file.truncate(50000)
 os.symlink("a/b/n5", "link")
 os.symlink("x" * 4000, "long-link")
 os.link("a/odd", "a/b/second")
@@ -67,6 +77,9 @@ for round in range(3):
         os.fsync(file.fileno())
 with open("text", "r+") as file:
     file.truncate(50000)
+with open("aside", "r+b") as file:
+    os.pwrite(file.fileno(), rng.randbytes(200000), 1 << 19)
+    file.truncate((1 << 20) + 5000)
 with open("a/odd", "ab") as file:
     file.write(b"more")
 os.unlink("third")

@@ -25,6 +25,7 @@ except ImportError:
 
 HEADER = 96
 EXTENT = 32768
+BLOCK = 4096
 REPLIES = 2048
 KINDS = {"volume": 1, "manifest": 2, "keys": 3, "log": 4, "fence": 5, "data": 6, "sst": 7, "journal": 8}
 DELETE, PUT, MERGE = 0, 1, 2
@@ -410,6 +411,9 @@ class Volume:
         for _ in range(cursor.varint()):
             data_id, _, extent, start, end = cursor.varints(5)
             kind = cursor.u8()
+            aside = cursor.u8() if kind & 4 else 0
+            need(kind == kind & 3 or (aside > 0 and kind > 4), "an unknown layer")
+            kind &= 3
             what = None
             if kind == 1:
                 what = cursor.bytes(end - start)
@@ -468,7 +472,10 @@ class Volume:
     def lay_pieces(self, result, cursor, hidden, origin):
         if cursor.varint() < hidden:
             return
-        for _ in range(cursor.u8()):
+        count = cursor.u8()
+        if count & 128:
+            need(cursor.u8() > 0, "no block in space set aside")
+        for _ in range(count & 127):
             flags = cursor.u8()
             need(flags <= 3, "a piece of another volume")
             start, length = cursor.varints(2)
@@ -501,8 +508,8 @@ class Volume:
 
     def inode(self, number):
         cursor = Cursor(self.records[b"I" + struct.pack(">Q", number)])
-        version, _, parts, mode, nlink, uid, gid, _ = cursor.unpack("BBHIIIII")
-        need(version == 1, "an unknown inode record")
+        version, bits, parts, mode, nlink, uid, gid, _ = cursor.unpack("BBHIIIII")
+        need(version == (2 if bits & 8 else 1), "an unknown inode record")
         size, _ = cursor.unpack("QQ")
         times = cursor.unpack("qqqqIIII")
         _, _, _, _, _, inline_len, _ = cursor.unpack("QQQIIHH")
@@ -510,8 +517,80 @@ class Volume:
                  "mtime": (times[1], times[5]),
                  "parts": [cursor.unpack("QQQ") for _ in range(parts)],
                  "inline": cursor.bytes(inline_len)}
+        inode["aside"] = cursor.unpack("Q")[0] if bits & 8 else 0
         cursor.end()
         return inode
+
+    def aside(self, number):
+        """The stretches of blocks of a file that are set aside."""
+        stretches, at = [], 0
+        cursor = Cursor(self.records.get(b"P" + struct.pack(">Q", number), b"\1"))
+        need(cursor.u8() == 1, "an unknown record of what is set aside")
+        while not cursor.is_end():
+            gap, count = cursor.varints(2)
+            need(count > 0 and (gap > 0 or not stretches), "a stretch that is set aside")
+            stretches.append((at + gap, at + gap + count))
+            at += gap + count
+        return stretches
+
+    @staticmethod
+    def blocks(record):
+        """Of an extent record: its commit, the blocks with frames, and those of them in space set aside, as bits."""
+        cursor = Cursor(record)
+        commit, count, blocks = cursor.varint(), cursor.u8(), 0
+        aside = cursor.u8() if count & 128 else 0
+        for _ in range(count & 127):
+            flags = cursor.u8()
+            start, length = cursor.varints(2)
+            if flags & 1:
+                cursor.varints(5)
+                blocks |= (1 << -(-(start + length) // BLOCK)) - (1 << start // BLOCK)
+            else:
+                first, end = -(-start // BLOCK), (start + length) // BLOCK
+                blocks &= ~((1 << end) - (1 << first)) if first < end else -1
+        need(aside & ~blocks == 0, "a block without a frame lies in space set aside")
+        return commit, blocks, aside
+
+    def check_blocks(self):
+        """What is counted for st_blocks: sums are those of the extent records, and what these say lies in space set
+        aside does. Returns how many blocks are set aside."""
+        counted, owners, total = {}, {}, 0
+        for key, value in self.records.items():
+            if key[:1] == b"E":
+                data_id, _ = struct.unpack(">QQ", key[1:])
+                _, blocks, aside = self.blocks(value)
+                counted[data_id] = counted.get(data_id, 0) + BLOCK * bin(blocks & ~aside).count("1")
+            elif key[:1] == b"I" and len(key) == 9:
+                number, = struct.unpack(">Q", key[1:])
+                inode = self.inode(number)
+                stretches = self.aside(number)
+                need(sum(end - start for start, end in stretches) == inode["aside"], "blocks set aside")
+                total += inode["aside"]
+                at = 0
+                for data_id, start, length in inode["parts"]:
+                    owners.setdefault(data_id, []).append((number, at, start, length, stretches))
+                    at += length
+        for data_id, parts in owners.items():
+            have = self.records.get(b"I" + struct.pack(">QQ", parts[0][0], data_id), (0, 0))
+            have = sums(have) if isinstance(have, bytes) else have
+            need(have == (counted.get(data_id, 0), 0), "the sum of a data id")
+        for key, value in self.records.items():
+            commit, _, aside = self.blocks(value) if key[:1] == b"E" else (0, 0, 0)
+            if aside:
+                self.check_aside(*struct.unpack(">QQ", key[1:]), commit, aside, owners)
+        return total
+
+    def check_aside(self, data_id, extent, commit, aside, owners):
+        ranges = self.ranges().get(data_id, [])
+        if (data_id, extent) in self.layers or any(a <= extent < b and commit < other for a, b, other in ranges):
+            return
+        for block in range(EXTENT // BLOCK):
+            place = extent * EXTENT + block * BLOCK
+            for _, at, start, length, stretches in owners.get(data_id, []):
+                if aside >> block & 1 and start <= place < start + length:
+                    place = (at + place - start) // BLOCK
+                    need(any(a <= place < b for a, b in stretches), "a block that is not in what is set aside")
+                    break
 
     def check_replies(self):
         """How many requests are noted as done."""
@@ -557,6 +636,7 @@ def list_volume(path, key_path):
         secret = bytes.fromhex(file.read().strip())
     volume = Volume(path, secret)
     volume.check_replies()
+    volume.check_blocks()
     lines = []
     for name, inode in volume.walk():
         digest, size = "-", 0

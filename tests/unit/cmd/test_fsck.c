@@ -254,6 +254,47 @@ static int inode_links(struct test *test, struct vv_op *op)
     return save_inode(op, &inode);
 }
 
+static int put_aside(struct vv_op *op, uint64_t inode, const char *record, size_t len)
+{
+    struct vv_fs_key key;
+    vv_key_aside(&key, inode);
+    return vv_op_put(op, vv_fs_key_bytes(&key), (struct vv_bytes){(const uint8_t *)record, len});
+}
+
+static int aside_blocks(struct test *test, struct vv_op *op, uint64_t blocks)
+{
+    struct vv_inode inode;
+    TRY(load_inode(op, test->made.file, &inode));
+    inode.aside_blocks = blocks;
+    TRY(put_aside(op, test->made.file, "\1\5\7", 3));
+    return save_inode(op, &inode);
+}
+
+static int aside_right(struct test *test, struct vv_op *op)
+{
+    return aside_blocks(test, op, 7);
+}
+
+static int aside_wrong(struct test *test, struct vv_op *op)
+{
+    return aside_blocks(test, op, 8);
+}
+
+static int aside_missing(struct test *test, struct vv_op *op)
+{
+    return put_aside(op, test->made.file, "\1\5\7", 3);
+}
+
+static int aside_garbage(struct test *test, struct vv_op *op)
+{
+    return put_aside(op, test->made.file, "\1\5", 2);
+}
+
+static int aside_stray(struct test *test, struct vv_op *op)
+{
+    return put_aside(op, 1ull << 20, "\1\5\7", 3);
+}
+
 static int dir_links(struct test *test, struct vv_op *op)
 {
     struct vv_inode inode;
@@ -792,6 +833,11 @@ static const struct damage damages[] = {
     {"no attribute", VV_FSCK_XATTR_COUNT, xattr_gone, NULL, false, false, 0},
     {"an orphan with a link", VV_FSCK_ORPHAN_STRAY, orphan_stray, NULL, false, false, 0},
     {"no orphan record", VV_FSCK_ORPHAN_MISSING, orphan_missing, NULL, false, false, 0},
+    {"space set aside", VV_FSCK_KINDS, aside_right, NULL, false, false, 0},
+    {"another number of blocks set aside", VV_FSCK_ASIDE, aside_wrong, NULL, false, false, 0},
+    {"set aside, but not in the inode", VV_FSCK_ASIDE, aside_missing, NULL, false, false, 0},
+    {"a record of what is set aside", VV_FSCK_ASIDE, aside_garbage, NULL, false, false, 0},
+    {"set aside of no inode", VV_FSCK_ASIDE, aside_stray, NULL, false, false, 0},
     {"overlapping parts", VV_FSCK_PARTS_FORMAT, parts_overlap, NULL, false, false, 0},
     {"a high data id", VV_FSCK_DATA_NUMBER, data_high, NULL, false, false, 0},
     {"a shared data id", VV_FSCK_DATA_SHARED, data_shared, NULL, false, false, 0},
