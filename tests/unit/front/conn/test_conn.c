@@ -1,5 +1,5 @@
-/* Connections, with a protocol of the test's own: be32 kind, be32 number, be32 len, and for ECHO that many bytes.
- * ECHO is answered with number and the bytes, FILL with number and len bytes of it, WAIT with number when the test says so. */
+/* Connections, with a protocol of the test's own: be32 kind, be32 number, be32 len, and for ECHO and PAYLOAD that many bytes.
+ * ECHO and PAYLOAD (which is received as one, for an offset of `number`) are answered with number and the bytes, FILL with number and len bytes of it, WAIT with number when the test says so. */
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
@@ -10,10 +10,11 @@
 #include "base/text.h"
 #include "front/conn/conn.h"
 #include "unit/front/wire.h"
+#include "volume/payload_impl.h"
 
 #include "tap.h"
 
-enum { ECHO = 1, FILL = 2, WAIT = 3, NONSENSE = 4 };
+enum { ECHO = 1, FILL = 2, WAIT = 3, PAYLOAD = 4, NONSENSE = 5 };
 #define HEAD_BYTES 12
 #define CONNECTIONS_MAX 4
 #define REQUESTS_MAX 8
@@ -31,6 +32,7 @@ struct toy_job {
     uint32_t kind, number, len;
     uint8_t head[4];
     struct vv_buffer *data;
+    struct vv_payload *payload;
 };
 
 /* ---- the protocol ---- */
@@ -47,7 +49,20 @@ static void serve_job(void *arg)
     vv_job_piece(&job->base, job->head, sizeof(job->head));
     if (job->data)
         vv_job_piece(&job->base, job->data->bytes, job->len);
+    for (unsigned i = 0; job->payload && i < vv_payload_count(job->payload); i++) {
+        struct iovec piece = vv_payload_piece(job->payload, i);
+        vv_job_piece(&job->base, piece.iov_base, piece.iov_len);
+    }
     vv_job_answer(&job->base, job->len);
+}
+
+static int take_payload(struct toy_job *job, struct vv_conn *conn)
+{
+    job->payload = vv_payload_plan(job->number, job->len);
+    if (!job->payload || vv_payload_fill(job->payload, NULL, NULL) < 0 ||
+        vv_job_room(&job->base, vv_payload_count(job->payload) + 1) < 0)
+        return -ENOMEM;
+    return vv_conn_take_payload(conn, job->payload, VV_NEVER);
 }
 
 static int start_job(struct toy_job *job, struct vv_conn *conn)
@@ -65,6 +80,8 @@ static int start_job(struct toy_job *job, struct vv_conn *conn)
         }
     }
     int taken = job->kind == ECHO ? vv_conn_take(conn, job->data->bytes, job->len, VV_NEVER) : 1;
+    if (job->kind == PAYLOAD)
+        taken = take_payload(job, conn);
     if (taken > 0 && vv_fiber_start(serve_job, job, "toy") < 0)
         taken = -ENOMEM;
     if (taken <= 0)
@@ -84,7 +101,7 @@ static int read_one(struct vv_conn *conn)
     vv_conn_skip(conn, HEAD_BYTES);
     if (head.kind >= NONSENSE)
         return -EPROTO;
-    if (head.kind == ECHO) {
+    if (head.kind == ECHO || head.kind == PAYLOAD) {
         filled = vv_conn_fill(conn, head.len < 1 ? 0 : 1, VV_NEVER);
         if (filled <= 0)
             return filled;
@@ -125,6 +142,7 @@ static void job_done(struct vv_job *base)
 {
     struct toy_job *job = vv_container_of(base, struct toy_job, base);
     vv_buffer_free(&memory, job->data);
+    vv_payload_free(job->payload);
     vv_free(job);
 }
 
@@ -220,6 +238,51 @@ static void test_echo(void)
     tap_is_int((int64_t)conns.stats.protocol_errors, 1, "and is counted");
     wire_close(&one);
     tap_ok(is_quiet(), "nothing is left");
+}
+
+static bool hears_payload(uint32_t number, const uint8_t *bytes, size_t len)
+{
+    const uint8_t *answer;
+    return hear(&one, len, &answer) == number && memcmp(answer, bytes, len) == 0;
+}
+
+/* Payloads come into pieces of an extent, whatever the offset cuts off in front, however they come, and whatever comes behind. */
+static void test_payload(void)
+{
+    static uint8_t bytes[260000];
+    static const struct {
+        uint32_t offset, len;
+    } rows[] = {{0, 1}, {5, 65536}, {32767, 65536}, {32768, 65536}, {1000, 250001}, {0, 259999}};
+    for (size_t i = 0; i < sizeof(bytes); i++)
+        bytes[i] = (uint8_t)(i * 11 + i / 256);
+    int err = wire_open(&one, address);
+    tap_is_int(err, 0, "a client");
+    for (size_t i = 0; i < sizeof(rows) / sizeof(rows[0]); i++) {
+        const uint32_t len = rows[i].len;
+        err = ask(&one, PAYLOAD, rows[i].offset, len);
+        for (uint32_t at = 0; at < len && err == 0; at += 7001)
+            err = wire_send(&one, bytes + at, len - at < 7001 ? len - at : 7001);
+        tap_ok(err == 0 && hears_payload(rows[i].offset, bytes, len), "%u bytes at %u, bit by bit",
+               len, rows[i].offset);
+    }
+    for (uint32_t i = 0; i < 20 && err == 0; i++) {
+        err = ask(&one, PAYLOAD, i * 1111, 70000 + i);
+        err = err < 0 ? err : wire_send(&one, bytes + i, 70000 + i);
+        err = err < 0 ? err : ask(&one, FILL, i, 16);
+    }
+    unsigned right = 0;
+    for (uint32_t i = 0; i < 20 && err == 0; i++) {
+        right += hears_payload(i * 1111, bytes + i, 70000 + i);
+        right += hear(&one, 16, NULL) == i;
+    }
+    tap_is_int(right, 40, "a pipeline of 20, with others among them");
+    tap_is_int(echo(&one, 3, bytes, 100000), 3, "and a large one of the other kind");
+    err = ask(&one, PAYLOAD, 0, sizeof(bytes));
+    err = err < 0 ? err : wire_send(&one, bytes, 100000);
+    tap_is_int(err, 0, "a third of a payload");
+    settle();
+    wire_close(&one);
+    tap_ok(is_quiet(), "nothing is left when its client goes");
 }
 
 /* Both ends of who does not move: memory is held for no more than what was promised. */
@@ -337,7 +400,8 @@ static void run(void *arg)
     tap_is_int(err, 0, "the server listens");
     if (err == 0) {
         test_echo();
-        test_slow();
+        test_payload();
+    test_slow();
         test_requests_max();
         test_connections_max();
         test_no_memory();
