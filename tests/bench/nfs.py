@@ -35,7 +35,7 @@ LINES = [door.Line(f"nfs-{work}" if work in ("readdirplus", "write-seq", "read-s
          for work, depth, count, unit, ours in WORKS]
 # Why a target is missed, from profiles of the server under the same load. By line.
 CAUSES = {
-    "nfs-write-seq": "page faults of memory that the cache grows into, most on a worker, copying out of the socket 13% of the reactor's time, into extents 14%; "
+    "nfs-write-seq": "page faults of memory that the cache grows into, most on a worker, copying out of the socket into extents; "
          "LZ4 and AES; the peer copies into its page cache, which the kernel writes in one go at the end",
     "nfs-read-seq": "one reactor sends it from the cache: copying into the socket 29% of its time, waking the client 16%, resolving extents 6%; the peer has "
         "several threads",

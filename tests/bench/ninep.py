@@ -32,7 +32,7 @@ LINES = [door.Line(f"9p-{work}" if work in ("readdir", "write-seq", "read-seq") 
          for work, depth, count, unit in WORKS]
 # Why a target is missed, from profiles of the server under the same load. By line.
 CAUSES = {
-    "9p-write-seq": "page faults of memory that the cache grows into 24% (half of them on a worker), copying out of the socket 11%, into extents 11%; "
+    "9p-write-seq": "page faults of memory that the cache grows into 24% (half of them on a worker), copying out of the socket into extents; "
          "the peer copies into its page cache",
     "9p-read-seq": "likely (not profiled with all of it in memory): one reactor sends it from the cache; its processor time of a request is less "
         "than the peer's, which has several threads",
