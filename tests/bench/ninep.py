@@ -40,7 +40,8 @@ CAUSES = {
          "than the peer's, which has several threads",
     "9p-read-4k-32": "likely (not profiled with all of it in memory): one reactor sends it from the cache; its processor time of a request is less "
          "than the peer's, which has several threads",
-    "9p-sync-4k-1": "a write to the journal and a flush of the disk are 150 us of it, two round trips and waking server, worker and client the rest (docs/decisions/0015)",
+    "9p-sync-4k-1": "a write to the journal and a flush of the disk are 80 to 150 us of it, sealing the record and telling the disk 35, waking the client "
+        "the rest, once of two times while the disk writes (docs/decisions/0015, 0019)",
 }
 
 

@@ -53,7 +53,8 @@ CAUSES = {
                   "pinned, of the processor's samples the server's system calls have 33%, the client 24%, the volume 24%; unpinned, the client's processor "
                   "falls idle while it is served (docs/decisions/0013)",
     "append": "of both processors' samples (perf -a) 28% are halted, waiting for the disk, 10% are telling it to write and to flush (iowrite16), 41% are the server, "
-              "a third of that polling, 7% the client; two requests are waking server and client, about 43 us each time (docs/decisions/0013), ext4's client only by the disk",
+              "a third of that polling, 7% the client; two requests are waking the client, about 43 us each time (docs/decisions/0013), the first while the disk writes "
+              "(docs/decisions/0019, of which these samples are not yet); ext4's client is woken by the disk only",
     "readdir": "of what the server does for it, pinned, 60% is reading the directory (half of that merging runs), the rest system calls and waking",
     "readdir-many": "merging runs and comparing keys (vv_merge_next, memcmp) is 26%, waking 17%",
     "memory": "not profiled",
