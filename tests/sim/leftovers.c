@@ -8,6 +8,7 @@
 #include <sys/stat.h>
 
 #include "base/alloc.h"
+#include "counted.h"
 #include "log/manifest.h"
 #include "segment/segment.h"
 #include "volume/extent.h"
@@ -244,6 +245,7 @@ static int run(struct check *check)
     TRY(read_manifest(check, newest));
     TRY(each_record(check, VV_TABLE_SEGMENT, add_segment));
     TRY(count_live(check));
+    TRY(counted_check(check->server));
     check->is_table_there = checked(calloc(check->manifest.table_count + 1, sizeof(bool)));
     for (size_t i = 0; i < sizeof(prefixes) / sizeof(prefixes[0]); i++)
         TRY(list_all(check, prefixes[i], look_at, NULL));

@@ -127,6 +127,7 @@ struct world_facts {
     uint64_t repack_kills; /* of servers that were repacking */
     uint64_t removals;   /* of segments, with what the manifest said */
     uint64_t references; /* from log objects to data segments, looked at */
+    uint64_t counted_files, counted_aside; /* whose st_blocks were added up; and had space set aside */
 };
 
 struct world {
