@@ -281,6 +281,18 @@ static int op_punch(struct world *world)
                            FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 10000, 90000);
 }
 
+/* Over data and holes, which it looks for first. */
+static int op_set_aside(struct world *world)
+{
+    return vv_fs_fallocate(world->fs, &engine_call, world->big, NULL, 0, 5000, 1000000);
+}
+
+static int op_zero(struct world *world)
+{
+    return vv_fs_fallocate(world->fs, &engine_call, world->big, NULL,
+                           FALLOC_FL_ZERO_RANGE | FALLOC_FL_KEEP_SIZE, 10000, 90000);
+}
+
 static int op_collapse(struct world *world)
 {
     return vv_fs_fallocate(world->fs, &engine_call, world->big, NULL, FALLOC_FL_COLLAPSE_RANGE,
@@ -388,6 +400,8 @@ static const struct {
     {"truncate", op_truncate, false, false},
     {"chmod and chown", op_chmod, false, false},
     {"punch", op_punch, false, false},
+    {"fallocate", op_set_aside, false, false},
+    {"fallocate with zeros", op_zero, false, false},
     {"collapse", op_collapse, false, false},
     {"insert", op_insert, false, false},
     {"copy", op_copy, false, false},
