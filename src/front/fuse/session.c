@@ -155,8 +155,12 @@ static int join(struct vv_fuse_request *request, size_t len)
     uint8_t *bytes = request->small;
     if (len > sizeof(request->small)) {
         bytes = request->joined = vv_alloc(len);
-        if (!bytes)
+        if (!bytes) { /* it has been received: who sent it must not wait for ever */
+            struct fuse_in_header header;
+            memcpy(&header, request->small, sizeof(header));
+            vv_fuse_reply_error(request->fuse, &header, -ENOMEM);
             return -ENOMEM;
+        }
         memcpy(bytes, request->small, VV_FUSE_WRITE_HEAD_BYTES);
     }
     if (len > VV_FUSE_WRITE_HEAD_BYTES)
