@@ -306,6 +306,44 @@ static void test_sync(void)
     tap_is_int(volume->syncs, syncs + 4, "... syncs");
 }
 
+/* A payload made for one place, filled with `fill` and i, written at another. */
+static ssize_t write_payload(uint64_t file, size_t len, uint64_t offset, unsigned flags, char fill)
+{
+    struct vv_payload *payload;
+    int err = vv_fs_payload_new(fs, 4096, len, &payload);
+    if (err < 0)
+        return err;
+    for (unsigned i = 0; i < vv_payload_count(payload); i++) {
+        struct iovec piece = vv_payload_piece(payload, i);
+        memset(piece.iov_base, fill + (int)i, piece.iov_len);
+    }
+    ssize_t got = vv_fs_write_payload(fs, ROOT, file, NULL, payload, offset, flags);
+    vv_payload_free(payload);
+    return got;
+}
+
+static void test_payload(void)
+{
+    static char bytes[70000], want[70000];
+    uint64_t file = new_file("payload");
+    size_t data_count = volume->data_count;
+    tap_is_int(write_payload(file, 100, 5, 0, 'a'), 100, "a payload that fits inline");
+    tap_is_int((int64_t)(volume->data_count - data_count), 0, "needs no data id");
+    memset(want, 0, sizeof(want));
+    memset(want + 5, 'a', 100);
+    tap_is_int(read_at(file, bytes, sizeof(bytes), 0), 105, "all is read");
+    tap_is_bytes(bytes, want, 105, "as written");
+    tap_is_int(write_payload(file, 60000, 50, VV_WRITE_APPEND, 'A'), 60000, "an append of more");
+    memset(want + 105, 'A', VV_EXTENT_BYTES - 4096);
+    memset(want + 105 + VV_EXTENT_BYTES - 4096, 'B', 60000 - (VV_EXTENT_BYTES - 4096));
+    tap_is_int(read_at(file, bytes, sizeof(bytes), 0), 60105, "is behind it");
+    tap_ok(memcmp(bytes, want, 60105) == 0, "as written");
+    tap_is_int(write_payload(file, 8, VV_FILE_BYTES_MAX - 3, 0, 'x'), 3, "up to the largest size");
+    tap_is_int(write_payload(file, 8, VV_FILE_BYTES_MAX, 0, 'x'), -EFBIG, "not past it");
+    set_flags(ROOT, file, FS_IMMUTABLE_FL);
+    tap_is_int(write_payload(file, 8, 0, 0, 'x'), -EPERM, "not into an immutable file");
+}
+
 static void test_all(void)
 {
     top = (uint64_t)make_dir(ROOT, ROOT_DIR, "files", 0777);
@@ -319,6 +357,7 @@ static void test_all(void)
     test_copy();
     test_seek();
     test_sync();
+    test_payload();
 }
 
 int main(void)
