@@ -24,8 +24,9 @@ run() {
     repacked=$(echo "$out" | grep '^# repacked: ' | tr -dc '0-9 ')
     [ -z "$repacked" ] || repack_count $repacked
 }
-# What repacking did in all seeds so far: segments emptied, frames moved, moves refused at finalise, kills meanwhile.
-repacks=(0 0 0 0)
+# What repacking did in all seeds so far: segments emptied, frames moved, moves refused at finalise, kills meanwhile; and
+# files whose st_blocks were added up, those of them with space set aside.
+repacks=(0 0 0 0 0 0)
 repack_count() {
     local i=0 number
     for number in "$@"; do
@@ -45,6 +46,8 @@ done
 if [ "$SEEDS" -ge 500 ]; then
     run "repacking: ${repacks[0]} segments emptied, ${repacks[1]} frames moved, ${repacks[2]} moves refused, ${repacks[3]} kills meanwhile" \
         test "${repacks[0]}" -gt 1000 -a "${repacks[1]}" -gt 1000 -a "${repacks[2]}" -gt 100 -a "${repacks[3]}" -gt 20
+    run "st_blocks of ${repacks[4]} files added up, ${repacks[5]} of them with space set aside" \
+        test "${repacks[4]}" -gt 1000 -a "${repacks[5]}" -gt 100
 fi
 # pass NAME PROGRAM: for programs that print TAP themselves: their lines become ours.
 pass() {
