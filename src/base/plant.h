@@ -46,7 +46,8 @@ enum vv_plant {
     VV_PLANT_REPACK_DELETES = 36,         /* volume: old segments go before moves are confirmed (14) */
     VV_PLANT_ASIDE_TWICE = 37, /* volume: writing into space set aside counts it again */
     VV_PLANT_ASIDE_FORGOTTEN = 38, /* journal: that a write lay in space set aside does not stand in its record (17) */
-    VV_PLANT_END = 39
+    VV_PLANT_MERGE_FROZEN = 39, /* volume: a write goes into a layer of a commit that is on its way (10) */
+    VV_PLANT_END = 40
 };
 
 #ifdef VV_PLANTABLE

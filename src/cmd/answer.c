@@ -55,6 +55,7 @@ json_t *vv_stats_to_json(struct vv_volume *volume)
     set(object, "segments", stats.segments);
     set(object, "segments_deleted", stats.segments_deleted);
     set(object, "handed_layers", stats.handed_layers);
+    set(object, "merged_writes", stats.merged_writes);
     set(object, "segments_repacked", stats.repacked_segments);
     set(object, "repacked_bytes_written", stats.repacked_bytes);
     json_object_set_new(object, "is_repacking", json_boolean(stats.is_repacking));

@@ -66,8 +66,8 @@ static bool is_staged_already(const struct vv_op *op, const struct vv_extent *ex
     return false;
 }
 
-/* A range of the operation, which is applied first, takes away what is there. */
-static bool is_range_staged(const struct vv_op *op, const struct vv_extent *extent)
+/* A range or a drop of the operation, which are applied first, takes away what is there. */
+static bool is_cleared(const struct vv_op *op, const struct vv_extent *extent)
 {
     vv_list_each (node, &op->ranges) {
         const struct vv_staged_range *staged = vv_list_entry(node, struct vv_staged_range, node);
@@ -75,23 +75,45 @@ static bool is_range_staged(const struct vv_op *op, const struct vv_extent *exte
             extent->index < staged->range->to)
             return true;
     }
+    for (unsigned i = 0; i < op->drop_count; i++) {
+        if (op->drops[i].data == extent->data)
+            return true;
+    }
     return false;
 }
 
-/* Can bytes [from, to) become part of the layer on top? It must be of the open commit and only
- * in our hands, and the union must be one stretch. */
-static bool can_merge(const struct vv_op *op, const struct vv_extent *extent, uint32_t from,
-                      uint32_t to)
+static bool is_zeros(const struct vv_staged_layer *staged)
 {
-    const struct vv_layer *top = top_layer(extent);
-    return top != NULL && top->commit == op->volume->open->number &&
-           top->state == VV_LAYER_PLAIN && !top->is_zero && top->refs == 1 && from <= top->to &&
-           to >= top->from && !is_staged_already(op, extent) && !is_range_staged(op, extent);
+    return staged->bytes == NULL && staged->payload == NULL;
 }
 
-static uint32_t round_up(uint32_t value, uint32_t unit)
+/* Nothing of the layer would be left, and the payload's memory can perhaps take its place: that costs less than
+ * copying, but for so little. */
+static bool is_replacing(const struct vv_staged_layer *staged, const struct vv_layer *top)
 {
-    return (value + unit - 1) / unit * unit;
+    return staged->payload != NULL && staged->to - staged->from > VV_EXTENT_BLOCK &&
+           staged->from <= top->from && staged->to >= top->to;
+}
+
+/* Can what is to be staged become part of the layer on top? It must be of the open commit and only in our hands, and the
+ * union must be one stretch. Nothing suspends until it is applied: what is so now is so then, unless this operation itself
+ * changes it. */
+static bool can_merge(const struct vv_op *op, const struct vv_extent *extent,
+                      const struct vv_staged_layer *what)
+{
+    const struct vv_layer *top = top_layer(extent);
+    return !is_zeros(what) && top != NULL &&
+           (top->commit == op->volume->open->number || vv_planted(VV_PLANT_MERGE_FROZEN)) &&
+           top->state == VV_LAYER_PLAIN && !top->is_zero && top->refs == 1 &&
+           what->from <= top->to && what->to >= top->from && !is_replacing(what, top) &&
+           !is_staged_already(op, extent) && !is_cleared(op, extent);
+}
+
+static struct vv_buf *new_buf(struct vv_op *op, uint32_t capacity)
+{
+    struct vv_budget *budget = &op->volume->dirty_budget;
+    return capacity == VV_EXTENT_BYTES ? vv_fresh_buf(op->volume, budget)
+                                       : vv_buf_new(capacity, budget);
 }
 
 /* Stages a merge into the top layer, with a larger buffer when its own is too small or is being read. */
@@ -101,23 +123,20 @@ static int stage_merge(struct vv_op *op, struct vv_staged_layer *staged)
     uint32_t from = staged->from < top->from ? staged->from : top->from;
     uint32_t to = staged->to > top->to ? staged->to : top->to;
     staged->into = top;
+    /* Readers, and payloads that are not settled, hold a buffer by reference and count on its bytes. */
     if (top->buf->refs == 1 && from >= top->buf_at && to - top->buf_at <= top->buf->capacity)
         return 0;
-    uint32_t capacity = round_up(to - from, 4096);
+    uint32_t capacity = vv_layer_capacity(from, to);
+    /* Who goes forward comes again: not block by block. */
     if (to > top->to && capacity < 2 * top->buf->capacity)
         capacity = 2 * top->buf->capacity;
     if (capacity > VV_EXTENT_BYTES - from)
         capacity = VV_EXTENT_BYTES - from;
-    staged->larger_buf = vv_buf_new(capacity, &op->volume->dirty_budget);
+    staged->larger_buf = new_buf(op, capacity);
     if (staged->larger_buf == NULL)
         return -ENOMEM;
     staged->larger_at = from;
     return 0;
-}
-
-static bool is_zeros(const struct vv_staged_layer *staged)
-{
-    return staged->bytes == NULL && staged->payload == NULL;
 }
 
 /* The payload's own memory, if it can be had. */
@@ -139,14 +158,28 @@ static int stage_new_layer(struct vv_op *op, struct vv_staged_layer *staged)
     layer->aside = staged->aside;
     if (layer->is_zero)
         return 0;
-    uint32_t capacity = vv_layer_capacity(staged->from, staged->to);
-    struct vv_budget *budget = &op->volume->dirty_budget;
     layer->buf = handed_buf(op, staged);
     staged->is_handed = layer->buf != NULL;
     if (!staged->is_handed)
-        layer->buf = capacity == VV_EXTENT_BYTES ? vv_fresh_buf(op->volume, budget)
-                                                 : vv_buf_new(capacity, budget);
+        layer->buf = new_buf(op, vv_layer_capacity(staged->from, staged->to));
     return layer->buf == NULL ? -ENOMEM : 0;
+}
+
+/* Extents [from, to) are to be cleared first: what was to go into layers there gets its own. */
+static int part_from_layers(struct vv_op *op, const struct vv_data *data, uint64_t from, uint64_t to)
+{
+    vv_list_each (node, &op->layers) {
+        struct vv_staged_layer *staged = vv_list_entry(node, struct vv_staged_layer, node);
+        const struct vv_extent *extent = staged->extent;
+        if (staged->into == NULL || extent->data != data || extent->index < from ||
+            extent->index >= to)
+            continue;
+        staged->into = NULL;
+        vv_buf_unref(staged->larger_buf);
+        staged->larger_buf = NULL;
+        TRY(stage_new_layer(op, staged));
+    }
+    return 0;
 }
 
 /* What is to be staged: `what` says where and which bytes (or zeros). */
@@ -161,7 +194,10 @@ static int stage_layer(struct vv_op *op, uint64_t inode, const struct vv_staged_
         vv_data_tidy(volume, data);
         return -ENOMEM;
     }
-    if (what->to - what->from < VV_EXTENT_BYTES && extent_depth(extent) >= VV_LAYERS_MAX) {
+    /* Asked before it is among those that are staged. */
+    bool is_merging = can_merge(op, extent, what);
+    if (!is_merging && what->to - what->from < VV_EXTENT_BYTES &&
+        extent_depth(extent) >= VV_LAYERS_MAX) {
         op->is_folding = true;
         op->fold_data_id = what->data_id;
         op->fold_index = what->index;
@@ -178,9 +214,7 @@ static int stage_layer(struct vv_op *op, uint64_t inode, const struct vv_staged_
         staged->aside = vv_blocks_of(staged->from, staged->to, false);
     extent->holds++;
     vv_list_push_back(&op->layers, &staged->node);
-    if (!is_zeros(staged) && can_merge(op, extent, staged->from, staged->to))
-        return stage_merge(op, staged);
-    return stage_new_layer(op, staged);
+    return is_merging ? stage_merge(op, staged) : stage_new_layer(op, staged);
 }
 
 void vv_op_into_aside(struct vv_op *op, bool is_aside)
@@ -263,6 +297,7 @@ static int stage_range(struct vv_op *op, uint64_t inode, uint64_t data_id, uint6
     staged->range = range;
     staged->data = data;
     vv_list_push_back(&op->ranges, &staged->node);
+    TRY(part_from_layers(op, data, from, to));
     uint8_t key[VV_VOLUME_KEY_MAX];
     uint8_t value[24];
     struct vv_writer writer = vv_writer_of(value, sizeof value);
@@ -308,6 +343,7 @@ int vv_op_drop(struct vv_op *op, uint64_t inode, uint64_t data_id)
         return -ENOMEM;
     data->holds++;
     op->drops[op->drop_count++].data = data;
+    TRY(part_from_layers(op, data, 0, VV_EXTENTS_NO_END));
     uint8_t key[VV_VOLUME_KEY_MAX];
     uint8_t value[24];
     struct vv_writer writer = vv_writer_of(value, sizeof value);
@@ -349,6 +385,7 @@ static void apply_merge(struct vv_volume *volume, struct vv_staged_layer *staged
     uint32_t old_len = top->to - top->from;
     uint32_t old_counted = vv_layer_counted(top);
     uint8_t these = vv_blocks_of(staged->from, staged->to, false);
+    assert(top->extent == staged->extent && top->state == VV_LAYER_PLAIN);
     if (staged->larger_buf != NULL) {
         memcpy(staged->larger_buf->data + (top->from - staged->larger_at),
                top->buf->data + (top->from - top->buf_at), old_len);
@@ -365,8 +402,11 @@ static void apply_merge(struct vv_volume *volume, struct vv_staged_layer *staged
     top->aside = (uint8_t)((top->aside & ~these) | staged->aside);
     top->extent->data->dirty_bytes += vv_layer_counted(top);
     top->extent->data->dirty_bytes -= old_counted;
-    volume->open->plain_bytes += top->to - top->from - old_len;
+    top->commit_ref->plain_bytes += top->to - top->from - old_len;
     top->extent->stamp = ++volume->stamp;
+    volume->stats.merged_writes++;
+    if (top->to - top->from > old_len)
+        detach_covered(volume, top->extent, top->from, top->to, top);
 }
 
 static void apply_layer(struct vv_volume *volume, struct vv_staged_layer *staged)

@@ -58,6 +58,15 @@ void vv_buf_unref(struct vv_buf *buf)
     vv_free(buf);
 }
 
+uint8_t *vv_buf_strip(struct vv_buf *buf, uint32_t len)
+{
+    uint8_t *data = buf->data;
+    assert(buf->refs == 1 && len > 0 && len <= buf->capacity);
+    buf->data = NULL;
+    uint8_t *shorter = buf->capacity - len >= LAYER_UNIT ? vv_realloc(data, len) : NULL;
+    return shorter != NULL ? shorter : data;
+}
+
 /* ---- payloads ---- */
 
 uint32_t vv_layer_capacity(uint32_t from, uint32_t to)

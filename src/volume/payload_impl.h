@@ -22,6 +22,9 @@ struct vv_buf *vv_buf_new(uint32_t capacity, struct vv_budget *budget);
 struct vv_buf *vv_buf_of(uint8_t *data, uint32_t capacity, struct vv_budget *budget);
 void vv_buf_ref(struct vv_buf *buf);
 void vv_buf_unref(struct vv_buf *buf);
+/* Takes the bytes away from the only reference, which is left to be dropped: `len` of them are of use, and room for many more
+ * is given back. */
+uint8_t *vv_buf_strip(struct vv_buf *buf, uint32_t len);
 
 /* A payload's pieces; NULL: handed over. Piece 0 has `first` bytes if there are more, the others an extent each. */
 struct vv_payload {

@@ -107,12 +107,12 @@ static void cache_frames(struct unit *unit)
             continue;
         struct vv_cache_key key;
         vv_frame_cache_key(&unit->frames[i].loc, &key);
-        uint8_t *bytes = layer->buf->data;
-        layer->buf->data = NULL;
-        if (layer->to - layer->from <= VV_PIECE_BYTES)
-            vv_cache_put_warm(unit->volume->cache, &key, bytes, layer->to - layer->from);
+        uint32_t len = layer->to - layer->from;
+        uint8_t *bytes = vv_buf_strip(layer->buf, len);
+        if (len <= VV_PIECE_BYTES)
+            vv_cache_put_warm(unit->volume->cache, &key, bytes, len);
         else
-            vv_cache_put(unit->volume->cache, &key, bytes, layer->to - layer->from, NULL);
+            vv_cache_put(unit->volume->cache, &key, bytes, len, NULL);
     }
 }
 

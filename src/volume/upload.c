@@ -96,8 +96,7 @@ void vv_buf_to_cache(struct vv_volume *volume, struct vv_buf *buf, uint32_t at, 
     if (buf->refs == 1 && at == 0) {
         struct vv_cache_key key;
         vv_frame_cache_key(loc, &key);
-        uint8_t *bytes = buf->data;
-        buf->data = NULL;
+        uint8_t *bytes = vv_buf_strip(buf, len);
         /* Pieces of extents are read again when they are folded. */
         if (len <= VV_PIECE_BYTES)
             vv_cache_put_warm(volume->cache, &key, bytes, len);

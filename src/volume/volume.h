@@ -257,6 +257,7 @@ struct vv_volume_stats {
     bool is_repacking;
     uint64_t fresh_extents; /* written whole into memory that lay ready */
     uint64_t handed_layers; /* whose bytes were not copied: a payload's memory became theirs */
+    uint64_t merged_writes; /* into a layer that was there: of an extent, not of a call */
     uint64_t leftovers_deleted, leftover_bytes_deleted; /* what servers left that ended early */
     uint64_t store_free, store_total;    /* UINT64_MAX = unbounded */
     int store_error;                     /* of the last try, 0 = fine */

@@ -140,7 +140,7 @@ static void rows(struct test *test)
         {65536, 65536, 65536, 65536, 2, "two extents"},
         {0, 131072, 65536, 65536, 2, "two extents, made for others"},
         {196608 + 8192, 196608 + 8192, 65536, 65536, 3, "a part, an extent, a part"},
-        {0, 5, 65536, 65536, 0, "not where extents begin: copied"},
+        {0, 524288 + 5, 65536, 65536, 0, "not where extents begin: copied"},
         {327680, 327680, 65536, 50000, 1, "fewer bytes than room: the last is copied"},
         {393216, 393216, 100, 100, 1, "a short one of its own size"},
         {458752, 458752, 65536, 100, 0, "a short one does not hold an extent's memory"},
