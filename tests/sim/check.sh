@@ -25,8 +25,8 @@ run() {
     [ -z "$repacked" ] || repack_count $repacked
 }
 # What repacking did in all seeds so far: segments emptied, frames moved, moves refused at finalise, kills meanwhile; and
-# files whose st_blocks were added up, those of them with space set aside.
-repacks=(0 0 0 0 0 0)
+# files whose st_blocks were added up, those of them with space set aside; writes that went into a layer of their commit.
+repacks=(0 0 0 0 0 0 0)
 repack_count() {
     local i=0 number
     for number in "$@"; do
@@ -48,6 +48,7 @@ if [ "$SEEDS" -ge 500 ]; then
         test "${repacks[0]}" -gt 1000 -a "${repacks[1]}" -gt 1000 -a "${repacks[2]}" -gt 100 -a "${repacks[3]}" -gt 20
     run "st_blocks of ${repacks[4]} files added up, ${repacks[5]} of them with space set aside" \
         test "${repacks[4]}" -gt 1000 -a "${repacks[5]}" -gt 100
+    run "${repacks[6]} writes merged with those before them" test "${repacks[6]}" -gt 10000
 fi
 # pass NAME PROGRAM: for programs that print TAP themselves: their lines become ours.
 pass() {

@@ -217,6 +217,7 @@ void server_note_repacking(struct server *server)
     server->repacked_frames = stats.repacked_frames;
     server->repack_refused = stats.repack_refused;
     server->is_repacking = stats.is_repacking;
+    server->merged_writes = stats.merged_writes;
 }
 
 static void note_stats(struct server *server)

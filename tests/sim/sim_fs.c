@@ -217,9 +217,10 @@ static void print_facts(const struct world_facts *facts, unsigned failed)
            failed);
     printf("# repacked: %" PRIu64 " segments emptied, %" PRIu64 " frames moved, %" PRIu64
            " refused, %" PRIu64 " kills while at it; st_blocks of %" PRIu64 " files added up, %" PRIu64
-           " with space set aside\n",
+           " with space set aside; %" PRIu64 " writes merged\n",
            facts->repacked_segments, facts->repacked_frames, facts->repack_refused,
-           facts->repack_kills, facts->counted_files, facts->counted_aside);
+           facts->repack_kills, facts->counted_files, facts->counted_aside,
+           facts->merged_writes);
     for (int i = 0; i < OP_KINDS && settings.is_telling; i++)
         printf("#   %-12s %" PRIu64 "\n", op_kind_name(i), facts->ops_by_kind[i]);
 }

@@ -192,6 +192,7 @@ static void bury(struct world *world, struct server *server)
     world->facts.repacked_segments += server->repacked_segments;
     world->facts.repacked_frames += server->repacked_frames;
     world->facts.repack_refused += server->repack_refused;
+    world->facts.merged_writes += server->merged_writes;
     world->facts.repack_kills += server->stage != SERVER_ENDED && server->is_repacking;
     if (server->stage != SERVER_ENDED)
         world->facts.kills++;

@@ -92,7 +92,7 @@ struct server {
     bool is_silent;         /* ... and never will again */
     unsigned clients_going; /* between two rests */
     /* What it had repacked when it was last looked at, and whether it was at it. */
-    uint64_t repacked_segments, repacked_frames, repack_refused;
+    uint64_t repacked_segments, repacked_frames, repack_refused, merged_writes;
     bool is_repacking;
     struct vv_store *store, *fault;
     struct vv_disk *cache;
@@ -127,6 +127,7 @@ struct world_facts {
     uint64_t repack_kills; /* of servers that were repacking */
     uint64_t removals;   /* of segments, with what the manifest said */
     uint64_t references; /* from log objects to data segments, looked at */
+    uint64_t merged_writes; /* that went into a layer of their commit */
     uint64_t counted_files, counted_aside; /* whose st_blocks were added up; and had space set aside */
 };
 
