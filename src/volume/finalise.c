@@ -59,10 +59,15 @@ static bool join(const struct unit_extent *extent, const struct vv_extent_record
         joined->pieces[joined->count++] = extent->pieces[i];
     }
     struct vv_cover cover = {0};
+    uint8_t decided = 0; /* blocks that newer pieces fill or free */
     bool is_used[sizeof joined->pieces / sizeof joined->pieces[0]];
     for (unsigned i = joined->count; i-- > 0;) {
         const struct vv_piece *piece = &joined->pieces[i];
-        is_used[i] = !vv_cover_has(&cover, piece->from, piece->to);
+        uint8_t these = vv_blocks_of(piece->from, piece->to, piece->is_zero);
+        /* Zeros that several newer ones cover together: none of those may free the block that these did. */
+        is_used[i] = !vv_cover_has(&cover, piece->from, piece->to) ||
+                     (piece->is_zero && (these & ~decided) != 0);
+        decided |= is_used[i] ? these : 0;
         if (!vv_cover_add(&cover, piece->from, piece->to))
             return false;
     }

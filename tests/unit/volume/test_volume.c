@@ -242,6 +242,40 @@ static void many_extents(void *arg)
     tear_down(test);
 }
 
+static int do_count(struct vv_op *op, void *arg)
+{
+    struct action *action = arg;
+    return vv_op_allocated(op, 77, action->file->data_id, &action->new_id);
+}
+
+/* A block that is free stays free until it is written to, also when the zeros that freed it are covered by others that
+ * each cover only a part of it. */
+static void holes(void *arg)
+{
+    static const struct {
+        uint64_t from, to, blocks; /* with data, once that is zeros */
+    } clears[] = {{4000, 9000, 7}, {5531, 27271, 3}, {1840, 7463, 3}, {10585, 25183, 3},
+                  {4090, 8200, 3}, {1, 5000, 3}, {4999, 8193, 3}};
+    struct test *test = arg;
+    struct model file = {.data_id = FIRST_DATA + 1000};
+    static uint8_t bytes[VV_EXTENT_BYTES];
+    struct action action = {.test = test, .file = &file, .end = sizeof bytes, .bytes = bytes};
+    make_volume(test);
+    tap_is_int(vv_volume_run(test->volume, VV_OP_WRITE, sizeof bytes, do_write, &action), 0,
+               "an extent");
+    tap_is_int(vv_volume_sync(test->volume, 0), 0, "sync");
+    for (size_t i = 0; i < sizeof clears / sizeof clears[0]; i++) {
+        action.offset = clears[i].from;
+        action.end = clears[i].to;
+        tap_is_int(vv_volume_run(test->volume, VV_OP_WRITE, 0, do_clear, &action), 0, "clear %llu to %llu",
+                   (unsigned long long)clears[i].from, (unsigned long long)clears[i].to);
+        tap_is_int(vv_volume_settle(test->volume), 0, "settle");
+        tap_is_int(vv_volume_run(test->volume, VV_OP_READ, 0, do_count, &action), 0, "count");
+        tap_is_int((int64_t)(action.new_id / 4096), (int64_t)clears[i].blocks, "blocks with data");
+    }
+    tear_down(test);
+}
+
 #define SLOW_MIB 124 /* nearly the share of dirty bytes */
 
 /* A store so slow that nearly all of it is still in one commit when somebody syncs: that is more than a record of the
@@ -559,6 +593,7 @@ int main(int argc, char **argv)
         run(scenario, i, 150, i % 2 == 1);
     run(many_extents, 1, 0, true);
     run(many_extents, 2, 0, false);
+    run(holes, 1, 0, true);
     run(slow_store, 1, 0, true);
     run(much_metadata, 1, 0, true);
     run(much_metadata, 2, 0, false);
