@@ -185,30 +185,6 @@ uint32_t vv_extent_allocated(const struct vv_extent_record *record)
     return (uint32_t)__builtin_popcount(counted) * VV_EXTENT_BLOCK;
 }
 
-void vv_extent_prune(struct vv_extent_record *record, bool is_dropped[VV_PIECES_MAX])
-{
-    struct vv_cover cover = {0};
-    for (unsigned i = record->count; i-- > 0;) {
-        const struct vv_piece *piece = &record->pieces[i];
-        is_dropped[i] = vv_cover_has(&cover, piece->from, piece->to);
-        vv_cover_add(&cover, piece->from, piece->to);
-    }
-    for (unsigned i = 0; i < record->count; i++) {
-        if (is_dropped[i])
-            continue;
-        if (!record->pieces[i].is_zero)
-            break;
-        is_dropped[i] = true;
-    }
-    unsigned kept = 0;
-    for (unsigned i = 0; i < record->count; i++) {
-        if (!is_dropped[i])
-            record->pieces[kept++] = record->pieces[i];
-    }
-    record->count = kept;
-    record->aside &= vv_extent_blocks(record);
-}
-
 static size_t key_of(uint8_t *out, uint8_t table, const uint64_t *parts, unsigned count)
 {
     out[0] = table;

@@ -82,8 +82,6 @@ static inline uint8_t vv_blocks_put(uint8_t blocks, uint32_t from, uint32_t to, 
 uint8_t vv_extent_blocks(const struct vv_extent_record *record);
 /* Bytes of them that are counted in st_blocks: those that do not lie in space that was set aside. */
 uint32_t vv_extent_allocated(const struct vv_extent_record *record);
-/* Drop pieces that later ones cover wholly; is_dropped[i] tells which. Leading zeros pieces (nothing below) go too. */
-void vv_extent_prune(struct vv_extent_record *record, bool is_dropped[VV_PIECES_MAX]);
 
 /* Keys. Each returns the length; out has VV_VOLUME_KEY_MAX bytes. */
 #define VV_VOLUME_KEY_MAX 40

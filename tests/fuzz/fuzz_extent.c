@@ -14,7 +14,6 @@ static void try_extent(struct vv_bytes value)
     static struct vv_extent_record record, again;
     uint8_t once[VV_EXTENT_RECORD_MAX];
     uint8_t twice[VV_EXTENT_RECORD_MAX];
-    bool is_dropped[VV_PIECES_MAX];
     if (vv_extent_decode(value, &record) < 0)
         return;
     for (unsigned i = 0; i < record.count; i++)
@@ -26,9 +25,6 @@ static void try_extent(struct vv_bytes value)
     size_t len_again = vv_extent_encode(&again, twice);
     assert(len == len_again && memcmp(once, twice, len) == 0);
     assert(vv_extent_allocated(&record) <= VV_EXTENT_BYTES);
-    uint32_t allocated = vv_extent_allocated(&record);
-    vv_extent_prune(&record, is_dropped);
-    assert(record.count <= again.count && vv_extent_allocated(&record) <= allocated);
 }
 
 static void try_segment_key(struct vv_bytes key)
