@@ -131,14 +131,6 @@ bool vv_cover_has(const struct vv_cover *cover, uint32_t from, uint32_t to)
     return false;
 }
 
-uint32_t vv_cover_bytes(const struct vv_cover *cover)
-{
-    uint32_t bytes = 0;
-    for (unsigned i = 0; i < cover->count; i++)
-        bytes += cover->ranges[i].to - cover->ranges[i].from;
-    return bytes;
-}
-
 unsigned vv_cover_gaps(const struct vv_cover *cover, uint32_t from, uint32_t to,
                        uint32_t (*out_gaps)[2])
 {

@@ -65,8 +65,6 @@ struct vv_cover {
 /* False when the set would need more than VV_COVER_MAX ranges (then it is unchanged). */
 bool vv_cover_add(struct vv_cover *cover, uint32_t from, uint32_t to);
 bool vv_cover_has(const struct vv_cover *cover, uint32_t from, uint32_t to);
-/* Bytes in it, and bytes when each range is widened to whole blocks of VV_BLOCK. */
-uint32_t vv_cover_bytes(const struct vv_cover *cover);
 /* The parts of [from, to) that are not in it, ascending; at most VV_COVER_MAX + 1. */
 unsigned vv_cover_gaps(const struct vv_cover *cover, uint32_t from, uint32_t to,
                        uint32_t (*out_gaps)[2]);
