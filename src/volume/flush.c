@@ -115,6 +115,18 @@ static uint64_t flushable(const struct vv_volume *volume)
     return commit != 0 && commit <= volume->bucket_commit ? commit : 0;
 }
 
+void vv_flush_look(struct vv_volume *volume)
+{
+    bool is_due = volume->tail_count >= VV_TAIL_OBJECTS_MAX ||
+                  volume->tail_bytes >= VV_TAIL_BYTES_MAX ||
+                  volume->dead_bytes >= VV_DEAD_BYTES_FLUSH ||
+                  vv_lsm_newest_memtable_bytes(volume->lsm) >= volume->memtable_limit;
+    if (!is_due || vv_lsm_flushable_commit(volume->lsm) != 0 || volume->is_flush_due)
+        return;
+    volume->is_flush_due = true;
+    vv_waitq_wake_all(&volume->commit_work);
+}
+
 static void flush_once(struct vv_volume *volume, uint64_t commit)
 {
     struct vv_lsm_edit *edit = NULL;
@@ -123,6 +135,8 @@ static void flush_once(struct vv_volume *volume, uint64_t commit)
     if (err == 0)
         err = vv_manifest_write(volume, edit, commit);
     volume->is_flushing = false;
+    if (err == 0)
+        vv_flush_look(volume);
     if (err < 0 && !volume->is_fenced && !volume->is_abandoning) {
         vv_warn("volume", "flushing the metadata: %s; it is tried again", vv_err_text(err));
         vv_rt_sleep_ns(200 * VV_NS_PER_MS);

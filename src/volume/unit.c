@@ -133,15 +133,7 @@ static void confirmed(struct unit *unit, struct vv_tail_entry *entry)
     volume->tail_count++;
     if (volume->journal != NULL)
         vv_journal_trim(volume->journal, unit->last);
-    bool is_due = volume->tail_count >= VV_TAIL_OBJECTS_MAX ||
-                  volume->tail_bytes >= VV_TAIL_BYTES_MAX ||
-                  volume->dead_bytes >= VV_DEAD_BYTES_FLUSH ||
-                  /* Finalising has filled the memtable, after the freeze that looked at it: writers may
-                   * wait for room though nothing is left to be frozen. */
-                  vv_lsm_newest_memtable_bytes(volume->lsm) >= volume->memtable_limit;
-    /* One at a time: a flush that is slower than commits must not beget more of both. */
-    if (is_due && vv_lsm_flushable_commit(volume->lsm) == 0)
-        volume->is_flush_due = true;
+    vv_flush_look(volume);
     vv_space_kick(volume);
     vv_volume_wake_all(volume);
 }

@@ -517,6 +517,10 @@ MUST_CHECK int vv_record_encode(struct vv_volume *volume, struct vv_commit *comm
 MUST_CHECK int vv_record_apply(struct vv_volume *volume, uint64_t number, struct vv_bytes plain);
 
 /* ---- flush.c ---- */
+/* A unit is confirmed, or a flush has ended: is the next flush due? Finalising fills the memtable after the freeze that looked
+ * at it, so writers may wait for room though nothing is left to be frozen. One at a time: a flush that is slower than commits must
+ * not beget more of both. */
+void vv_flush_look(struct vv_volume *volume);
 void vv_flush_fiber(void *volume);
 void vv_compact_fiber(void *volume);
 MUST_CHECK int vv_manifest_write(struct vv_volume *volume, struct vv_lsm_edit *edit,

@@ -167,13 +167,11 @@ static void make_volume(struct test *test)
     struct vv_secret secret = {VV_SECRET_KEY_FILE, "0123456789abcdef0123456789abcdef", 32};
     uint8_t *keys;
     size_t keys_len;
-    struct watch *watch = vv_zalloc(sizeof *watch);
+    struct watch *watch = watch_new(NULL);
     uint32_t random = 1;
     test->bytes = malloc(VV_EXTENT_BYTES + 4096);
     for (size_t i = 0; i < VV_EXTENT_BYTES + 4096; i++)
         test->bytes[i] = (uint8_t)((random = random * 1664525 + 1013904223) >> 24);
-    watch->store.ops = &watch_ops;
-    watch->fail_at = -1;
     test->watch = watch;
     if (vv_store_backend_new(&test->backend) < 0 ||
         vv_store_mem_open(test->backend, &watch->inner) < 0 ||

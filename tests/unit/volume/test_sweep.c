@@ -164,13 +164,11 @@ static void make_volume(struct test *test)
     struct vv_secret secret = {VV_SECRET_KEY_FILE, "0123456789abcdef0123456789abcdef", 32};
     uint8_t *keys;
     size_t keys_len;
-    struct watch *watch = vv_zalloc(sizeof *watch);
+    struct watch *watch = watch_new(NULL);
     uint32_t random = 1;
     test->bytes = malloc(BYTES);
     for (size_t i = 0; i < BYTES; i++)
         test->bytes[i] = (uint8_t)((random = random * 1664525 + 1013904223) >> 24);
-    watch->store.ops = &watch_ops;
-    watch->fail_at = -1;
     watch->is_sparing_puts = true;
     test->watch = watch;
     if (vv_store_backend_new(&test->backend) < 0 ||

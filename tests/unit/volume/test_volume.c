@@ -14,6 +14,7 @@
 #include "rt/rt.h"
 #include "rt/sim.h"
 #include "tap.h"
+#include "watch.h"
 
 #define FILES 6
 #define FILE_BYTES (640u << 10)
@@ -36,6 +37,7 @@ struct test {
     unsigned steps;
     bool is_journaling;
     uint64_t store_ns;     /* what its requests take */
+    uint64_t table_ns;     /* what putting a table takes more; removing: twenty times that */
     uint64_t memory_bytes; /* 0 = 16 MiB, with segments of 256 KiB; else of 1 MiB */
     int bad;
     uint64_t random;
@@ -196,6 +198,12 @@ static void make_volume(struct test *test)
     size_t keys_len;
     struct vv_secret secret = {VV_SECRET_KEY_FILE, "0123456789abcdef0123456789abcdef", 32};
     tap_is_int(vv_store_mem_open(test->backend, &test->store), 0, "open the store");
+    if (test->table_ns != 0) {
+        struct watch *watch = watch_new(test->store);
+        watch->table_ns = test->table_ns;
+        watch->remove_ns = 20 * test->table_ns;
+        test->store = &watch->store;
+    }
     if (test->store_ns != 0)
         tap_is_int(vv_store_latency_new(test->store, test->store_ns, 0, &test->store), 0, "slow it");
     tap_is_int(vv_keyring_new((const uint8_t *)"volume-id-volume", &test->ring), 0, "make a ring");
@@ -216,29 +224,57 @@ static void tear_down(struct test *test)
 
 #define MANY_EXTENTS 4096
 
+/* Extents one after the other, from *next on; how many could not be written. */
+static int write_extents(struct test *test, uint64_t *next, unsigned count)
+{
+    struct model file = {.data_id = FIRST_DATA + 1000};
+    static uint8_t bytes[VV_EXTENT_BYTES];
+    int bad_count = 0;
+    for (unsigned i = 0; i < count; i++) {
+        struct action action = {.test = test, .file = &file, .bytes = bytes};
+        action.offset = (*next)++ * VV_EXTENT_BYTES;
+        action.end = action.offset + VV_EXTENT_BYTES;
+        bad_count += vv_volume_run(test->volume, VV_OP_WRITE, sizeof bytes, do_write, &action) < 0;
+    }
+    return bad_count;
+}
+
 /* Extents of one commit, in data segments already: their records come when it is finalised, after the
  * freeze that asks whether the memtable is full. What is written next must not wait for a freeze that
  * nothing will bring about (then this test does not end), and room is made for what is written only. */
 static void many_extents(void *arg)
 {
     struct test *test = arg;
-    struct model file = {.data_id = FIRST_DATA + 1000};
-    static uint8_t bytes[VV_EXTENT_BYTES];
     struct vv_volume_stats stats;
-    int bad_count = 0;
+    uint64_t next = 0;
     make_volume(test);
-    for (uint64_t i = 0; i < MANY_EXTENTS + 1; i++) {
-        struct action action = {.test = test, .file = &file, .bytes = bytes};
-        action.offset = i * VV_EXTENT_BYTES;
-        action.end = action.offset + VV_EXTENT_BYTES;
-        if (i == MANY_EXTENTS)
-            vv_rt_sleep_ns(5 * VV_NS_PER_S); /* the timers send all of it */
-        bad_count += vv_volume_run(test->volume, VV_OP_WRITE, sizeof bytes, do_write, &action) < 0;
-    }
+    int bad_count = write_extents(test, &next, MANY_EXTENTS);
+    vv_rt_sleep_ns(5 * VV_NS_PER_S); /* the timers send all of it */
+    bad_count += write_extents(test, &next, 1);
     tap_is_int(bad_count, 0, "%d extents, and one more", MANY_EXTENTS);
     vv_volume_stats(test->volume, &stats);
     tap_ok(stats.memtable_bytes < 3 << 20, "%llu KiB of memtables after %llu commits",
            (unsigned long long)stats.memtable_bytes / 1024, (unsigned long long)stats.commits);
+    tear_down(test);
+}
+
+/* A commit of many extents that is finalised while the memtable before it is flushed: whoever looks then whether the next flush is
+ * due finds one under way, so its end must look again. (Removing dead segments, which brings about a
+ * commit, takes longer.) */
+static void flush_meanwhile(void *arg)
+{
+    struct test *test = arg;
+    uint64_t next = 0;
+    test->table_ns = 5 * VV_NS_PER_S;
+    make_volume(test);
+    int bad_count = write_extents(test, &next, MANY_EXTENTS / 5);
+    vv_rt_sleep_ns(3 * VV_NS_PER_S); /* the timers send all of it, and the flush begins */
+    bad_count += write_extents(test, &next, MANY_EXTENTS / 2);
+    vv_rt_sleep_ns(20 * VV_NS_PER_S); /* and ends */
+    uint64_t from_ns = vv_rt_now_ns();
+    bad_count += write_extents(test, &next, 1);
+    tap_is_int(bad_count, 0, "%d extents while a table is written, and one more", MANY_EXTENTS / 2);
+    tap_ok(vv_rt_now_ns() - from_ns < VV_NS_PER_S, "which does not wait");
     tear_down(test);
 }
 
@@ -593,6 +629,8 @@ int main(int argc, char **argv)
         run(scenario, i, 150, i % 2 == 1);
     run(many_extents, 1, 0, true);
     run(many_extents, 2, 0, false);
+    run(flush_meanwhile, 1, 0, true);
+    run(flush_meanwhile, 2, 0, false);
     run(holes, 1, 0, true);
     run(slow_store, 1, 0, true);
     run(much_metadata, 1, 0, true);

@@ -1,11 +1,13 @@
-/* A store that counts requests, fails one of them, and damages what it gets of one object. */
+/* A store that counts requests, fails one of them, damages what it gets of one object, and takes its time. */
 #ifndef VV_TEST_WATCH_H
 #define VV_TEST_WATCH_H
 
 #include <errno.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "base/alloc.h"
+#include "rt/rt.h"
 #include "store/store.h"
 
 struct watch {
@@ -15,6 +17,7 @@ struct watch {
     int fail_at; /* the request number from now on that fails; < 0 = none */
     bool has_failed;
     bool is_sparing_puts;                /* they are not counted and do not fail */
+    uint64_t table_ns, remove_ns;        /* what putting a table and removing takes more */
     char damaged[VV_STORE_NAME_MAX + 1]; /* empty = none */
     uint64_t damaged_at;                 /* byte of the object */
 };
@@ -37,6 +40,8 @@ static int watch_put(struct vv_store *store, const char *name, const struct iove
 {
     if (!watch_of(store)->is_sparing_puts)
         TRY(ask(watch_of(store)));
+    if (strncmp(name, "sst/", 4) == 0 && watch_of(store)->table_ns > 0)
+        vv_rt_sleep_ns(watch_of(store)->table_ns);
     return vv_store_put(watch_of(store)->inner, name, iov, count);
 }
 
@@ -69,6 +74,8 @@ static ssize_t watch_list(struct vv_store *store, const char *prefix, const char
 static int watch_remove(struct vv_store *store, const char *name)
 {
     TRY(ask(watch_of(store)));
+    if (watch_of(store)->remove_ns > 0)
+        vv_rt_sleep_ns(watch_of(store)->remove_ns);
     watch_of(store)->removals++;
     return vv_store_remove(watch_of(store)->inner, name);
 }
@@ -88,5 +95,17 @@ static const struct vv_store_ops watch_ops = {
     .remove = watch_remove,
     .close = watch_close,
 };
+
+/* One that fails nothing. The inner store is closed with it, and may be given later. */
+static inline struct watch *watch_new(struct vv_store *inner)
+{
+    struct watch *watch = vv_zalloc(sizeof *watch);
+    if (watch == NULL)
+        abort();
+    watch->store.ops = &watch_ops;
+    watch->inner = inner;
+    watch->fail_at = -1;
+    return watch;
+}
 
 #endif
