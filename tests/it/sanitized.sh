@@ -46,7 +46,7 @@ mixed() {
 }
 
 make_volume
-serve --mount "$T/mnt" --9p "unix:$T/9p" --memory 16M || { not_ok "the server starts"; finish; exit 1; }
+serve --mount "$T/mnt" --handles --9p "unix:$T/9p" --memory 16M || { not_ok "the server starts"; finish; exit 1; }
 tap "9P" timeout 200 python3 tests/it/ninep_client.py "unix:$T/9p"
 tap "9P and a mount" timeout 200 python3 tests/it/doors.py "$T/mnt" "unix:$T/9p"
 tap "a mount" timeout 200 python3 tests/it/posix.py "$T/mnt" before
