@@ -608,9 +608,14 @@ void vv_view_done(struct vv_view *view)
     view->count = 0;
 }
 
+/* Called where a seek would suspend; NULL = nothing happens meanwhile. */
+static void (*fake_on_seek)(void);
+
 int vv_volume_seek(struct vv_volume *volume, uint64_t data_id, uint64_t offset, uint64_t end,
                    bool is_hole, uint64_t *out_offset)
 {
+    if (fake_on_seek)
+        fake_on_seek();
     const struct fake_data *data = fake_data_find(volume, data_id);
     while (offset < end) {
         bool is_data = data && fake_page_find(data, offset / FAKE_PAGE);

@@ -282,6 +282,66 @@ static void test_many_parts(void)
     tap_ok(number > VV_PARTS_MAX / 2 - 2, "... after %u inserts", number);
 }
 
+static uint64_t aside_blocks(void)
+{
+    struct vv_inode inode;
+    fsck_inode(file, &inode);
+    return inode.aside_blocks;
+}
+
+#define LONG_BLOCKS 10
+#define STRETCHES_MAX ((VV_ASIDE_RECORD_MAX - 1) / 2) /* short ones take two bytes each */
+
+/* More stretches than the record of what is set aside holds: nothing fails that need not, and the count stays what the record says. */
+static void test_many_stretches(void)
+{
+    file = (uint64_t)make_node(ROOT, ROOT_DIR, "stretches", S_IFREG | 0644);
+    set_size(ROOT, file, 1ull << 40);
+    int bad_count = allocate(FALLOC_FL_KEEP_SIZE, 0, LONG_BLOCKS * VV_BLOCK_BYTES) < 0;
+    for (uint64_t i = 1; i < STRETCHES_MAX + 50; i++)
+        bad_count += allocate(FALLOC_FL_KEEP_SIZE, (LONG_BLOCKS + 2 * i) * VV_BLOCK_BYTES, 1) < 0;
+    uint64_t full = LONG_BLOCKS + STRETCHES_MAX - 1;
+    tap_is_int(bad_count, 0, "allocations beyond what can be noted down do not fail");
+    tap_is_int((int64_t)aside_blocks(), (int64_t)full, "... and do not count");
+    tap_is_int((int64_t)attr_of(file).blocks, (int64_t)full * 8, "... in st_blocks either");
+    tap_is_int(allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 5 * VV_BLOCK_BYTES, VV_BLOCK_BYTES),
+               0, "a hole that would make one more");
+    tap_is_int((int64_t)aside_blocks(), (int64_t)full, "... leaves its block counted");
+    tap_is_int(allocate(FALLOC_FL_INSERT_RANGE, 5 * VV_BLOCK_BYTES, VV_BLOCK_BYTES), -EFBIG,
+               "an insert that would");
+    tap_is_int((int64_t)attr_of(file).size, 1ll << 40, "... changes nothing");
+    tap_is_int(allocate(FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, 5 * VV_BLOCK_BYTES), 0,
+               "a hole that makes none");
+    tap_is_int((int64_t)aside_blocks(), (int64_t)full - 5, "... counts");
+    tap_is_int(set_size(ROOT, file, LONG_BLOCKS * VV_BLOCK_BYTES), 0, "cut off behind the first");
+    tap_is_int((int64_t)aside_blocks(), LONG_BLOCKS - 5, "... which is left");
+    tap_is_int(fsck(), 0, "records agree");
+}
+
+static unsigned changes;
+
+static void change_it(void)
+{
+    changes++;
+    write_at(file, "x", 1, LONG_BLOCKS * VV_BLOCK_BYTES);
+}
+
+/* Somebody writes to the file whenever it is looked through: that comes to an end, and what may be data is not set aside. */
+static void test_changing_file(void)
+{
+    file = (uint64_t)make_node(ROOT, ROOT_DIR, "changing", S_IFREG | 0644);
+    write_at(file, "x", 1, LONG_BLOCKS * VV_BLOCK_BYTES);
+    fake_on_seek = change_it;
+    tap_is_int(allocate(0, 0, 2 * LONG_BLOCKS * VV_BLOCK_BYTES), 0, "a file that changes all the time");
+    fake_on_seek = NULL;
+    tap_ok(changes >= 32 && changes < 200, "... is looked through some times (%u)", changes);
+    tap_is_int((int64_t)aside_blocks(), LONG_BLOCKS - 1, "... what is behind its end is set aside");
+    tap_is_int(allocate(0, 0, 2 * LONG_BLOCKS * VV_BLOCK_BYTES), 0, "once it rests");
+    tap_is_int((int64_t)aside_blocks(), 2 * LONG_BLOCKS - 1, "... all holes are");
+    tap_is_int((int64_t)attr_of(file).blocks, 2 * LONG_BLOCKS * 8, "... and count");
+    tap_is_int(fsck(), 0, "records agree");
+}
+
 static void test_errors(void)
 {
     static const struct {
@@ -350,6 +410,8 @@ static void test_all(void)
     test_errors();
     test_model();
     test_many_parts();
+    test_many_stretches();
+    test_changing_file();
 }
 
 int main(void)
