@@ -7,7 +7,7 @@
 #include "base/alloc.h"
 #include "log/log.h"
 #include "rt/rt.h"
-#include "rt/sim.h"
+#include "rig.h"
 #include "tap.h"
 #include "volume/volume.h"
 
@@ -216,18 +216,8 @@ static void process_main(void *arg)
     free(test->bytes);
 }
 
-static void world_main(void *arg)
-{
-    int process = vv_sim_process_start(NULL, process_main, arg);
-    vv_sim_process_wait(process);
-    tap_is_int((int64_t)vv_alloc_domain_count((uint32_t)process), 0, "nothing leaks");
-}
-
 int main(void)
 {
     struct test test = {0};
-    struct vv_sim_options options = {.seed = 1, .latency_min_ns = 1000, .latency_max_ns = 50000};
-    vv_alloc_track(true);
-    tap_is_int(vv_sim_run(&options, world_main, &test), 0, "the world ends");
-    return tap_done();
+    return rig_main(process_main, &test);
 }

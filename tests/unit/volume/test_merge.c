@@ -8,6 +8,7 @@
 #include "log/log.h"
 #include "rt/rt.h"
 #include "rt/sim.h"
+#include "rig.h"
 #include "tap.h"
 #include "volume/volume_impl.h"
 
@@ -30,10 +31,7 @@ struct reading {
 };
 
 struct test {
-    struct vv_store_backend *backend;
-    struct vv_store *store;
-    struct vv_keyring *ring;
-    struct vv_volume *volume;
+    struct rig rig;
     uint64_t data_id;
     uint8_t *model, *source;
     const struct step *steps;
@@ -54,7 +52,7 @@ static uint32_t draw(struct test *test, uint32_t bound)
 static struct vv_payload *payload_of(struct test *test, const struct step *step)
 {
     struct vv_payload *payload;
-    if (vv_payload_new(test->volume, step->from, step->to - step->from, &payload) < 0)
+    if (vv_payload_new(test->rig.volume, step->from, step->to - step->from, &payload) < 0)
         return NULL;
     size_t at = step->from;
     for (unsigned i = 0; i < vv_payload_count(payload); i++) {
@@ -120,7 +118,7 @@ static int run(struct test *test, const struct step *steps)
         if (step->kind == PAYLOAD && (payload = payload_of(test, step)) == NULL)
             return -ENOMEM;
     }
-    int err = vv_volume_run(test->volume, VV_OP_WRITE, bytes, do_steps, test);
+    int err = vv_volume_run(test->rig.volume, VV_OP_WRITE, bytes, do_steps, test);
     if (payload != NULL)
         vv_payload_settle(payload);
     vv_payload_free(payload);
@@ -146,9 +144,9 @@ static bool is_as_modelled(struct test *test)
 {
     static uint8_t out[BYTES];
     test->read = NULL;
-    ssize_t got = vv_volume_run(test->volume, VV_OP_READ, 0, do_read, test);
+    ssize_t got = vv_volume_run(test->rig.volume, VV_OP_READ, 0, do_read, test);
     if (got >= 0)
-        got = vv_read_finish(test->volume, test->read, out);
+        got = vv_read_finish(test->rig.volume, test->read, out);
     vv_read_free(test->read);
     return got == BYTES && memcmp(out, test->model, BYTES) == 0;
 }
@@ -157,7 +155,7 @@ static bool is_as_modelled(struct test *test)
 
 static struct vv_extent *extent_of(const struct test *test, uint64_t index)
 {
-    return vv_extent_find(test->volume, test->data_id, index);
+    return vv_extent_find(test->rig.volume, test->data_id, index);
 }
 
 static struct vv_layer *top_of(const struct test *test, uint64_t index)
@@ -167,14 +165,14 @@ static struct vv_layer *top_of(const struct test *test, uint64_t index)
 
 static uint64_t merged(const struct test *test)
 {
-    return test->volume->stats.merged_writes;
+    return test->rig.volume->stats.merged_writes;
 }
 
 /* All sums are those of what is there. */
 static bool is_counted_well(const struct test *test)
 {
-    const struct vv_volume *volume = test->volume;
-    const struct vv_data *data = vv_data_find(test->volume, test->data_id);
+    const struct vv_volume *volume = test->rig.volume;
+    const struct vv_data *data = vv_data_find(test->rig.volume, test->data_id);
     uint64_t plain = 0, counted = 0, charged = 0;
     bool is_good = true;
     vv_list_each (node, &volume->open->layers) {
@@ -203,41 +201,18 @@ static bool is_counted_well(const struct test *test)
 
 /* ---- the volume ---- */
 
-static void open_volume(struct test *test)
-{
-    struct vv_volume_options options = {.store = test->store, .ring = test->ring,
-                                        .durability = VV_DURABILITY_BUCKET,
-                                        .memory_bytes = 16 << 20, .segment_bytes = 256 << 10};
-    int err = vv_volume_open(&options, &test->volume);
-    if (err < 0)
-        tap_is_int(err, 0, "the volume opens");
-}
-
 static void make_volume(struct test *test)
 {
-    struct vv_counters counters = {2, 9000};
-    struct vv_seal_settings settings = {VV_CIPHER_AES_256_GCM, VV_COMPRESSION_LZ4, 0};
-    struct vv_secret secret = {VV_SECRET_KEY_FILE, "0123456789abcdef0123456789abcdef", 32};
-    uint8_t *keys;
-    size_t keys_len;
     test->model = calloc(1, BYTES);
     test->source = calloc(1, BYTES);
-    if (vv_store_backend_new(&test->backend) < 0 ||
-        vv_store_mem_open(test->backend, &test->store) < 0 ||
-        vv_keyring_new((const uint8_t *)"volume-id-volume", &test->ring) < 0 ||
-        vv_slots_create(test->ring, &secret, &vv_slot_cost_test, &keys, &keys_len) < 0)
-        abort();
-    tap_is_int(vv_volume_create(test->store, test->ring, keys, keys_len, &settings, &counters), 0,
-               "create");
-    vv_free(keys);
-    open_volume(test);
+    rig_make(&test->rig);
     test->data_id = FIRST_DATA - 1;
 }
 
 /* Another data id, without bytes; what was written before is in the store. */
 static void begin(struct test *test)
 {
-    if (vv_volume_sync(test->volume, 0) < 0)
+    if (vv_volume_sync(test->rig.volume, 0) < 0)
         tap_ok(false, "sync");
     test->data_id++;
     memset(test->model, 0, BYTES);
@@ -249,15 +224,15 @@ static void appends(struct test *test)
 {
     bool is_good = true;
     begin(test);
-    uint64_t before = test->volume->dirty_budget.used;
+    uint64_t before = test->rig.volume->dirty_budget.used;
     for (uint32_t i = 0; i < APPENDS; i++)
         is_good &= do_one(test, WRITE, 4 * i, 4 * i + 4) == 0;
     tap_ok(is_good, "%d appends of 4 bytes", APPENDS);
     tap_is_int(extent_of(test, 0)->layer_count, 1, "are one layer");
-    tap_is_int((int64_t)(test->volume->dirty_budget.used - before), 4096, "in a block of memory");
-    tap_is_int((int64_t)test->volume->open->plain_bytes, 4 * APPENDS, "each byte counted once");
+    tap_is_int((int64_t)(test->rig.volume->dirty_budget.used - before), 4096, "in a block of memory");
+    tap_is_int((int64_t)test->rig.volume->open->plain_bytes, 4 * APPENDS, "each byte counted once");
     tap_is_int((int64_t)merged(test), APPENDS - 1, "all but the first were merged");
-    tap_ok(test->volume->open->change_bytes < 2 * VV_CHANGE_LAYER_BYTES, "the commit has one change");
+    tap_ok(test->rig.volume->open->change_bytes < 2 * VV_CHANGE_LAYER_BYTES, "the commit has one change");
     tap_ok(is_counted_well(test) && is_as_modelled(test), "read back");
 }
 
@@ -265,20 +240,20 @@ static void blocks(struct test *test, int kind, const char *what)
 {
     bool is_good = true;
     begin(test);
-    uint64_t before = test->volume->dirty_budget.used;
+    uint64_t before = test->rig.volume->dirty_budget.used;
     for (uint32_t at = 0; at < VV_EXTENT_BYTES; at += 4096)
         is_good &= do_one(test, kind, at, at + 4096) == 0;
     tap_ok(is_good, "an extent, 4 KiB at a time%s", what);
     tap_is_int(extent_of(test, 0)->layer_count, 1, "is one layer");
     tap_is_int(top_of(test, 0)->to, VV_EXTENT_BYTES, "the whole extent");
-    tap_is_int((int64_t)(test->volume->dirty_budget.used - before), VV_EXTENT_BYTES, "and no more memory");
+    tap_is_int((int64_t)(test->rig.volume->dirty_budget.used - before), VV_EXTENT_BYTES, "and no more memory");
     tap_ok(is_counted_well(test) && is_as_modelled(test), "read back");
 }
 
 /* The open commit's layers are kept, but may not change any more. */
 static void freeze(struct test *test)
 {
-    struct vv_volume *volume = test->volume;
+    struct vv_volume *volume = test->rig.volume;
     if (volume->spare_commit == NULL && vv_commit_new(0, &volume->spare_commit) < 0)
         abort();
     vv_commit_freeze(volume);
@@ -329,7 +304,7 @@ static void rows(struct test *test)
             tap_is_int(top_of(test, 0)->to, rows[i].to, "to");
         }
         tap_ok(is_counted_well(test) && is_as_modelled(test), "read back");
-        tap_is_int(vv_volume_sync(test->volume, 0), 0, "sync");
+        tap_is_int(vv_volume_sync(test->rig.volume, 0), 0, "sync");
         tap_ok(is_as_modelled(test), "read back from the store");
     }
 }
@@ -360,7 +335,7 @@ static void together(struct test *test)
         tap_is_int((int64_t)(merged(test) - merged_before), rows[i].merged, "merged");
         tap_is_int(extent_of(test, 0)->layer_count, rows[i].layers, "layers");
         tap_ok(is_counted_well(test) && is_as_modelled(test), "read back");
-        tap_is_int(vv_volume_sync(test->volume, 0), 0, "sync");
+        tap_is_int(vv_volume_sync(test->rig.volume, 0), 0, "sync");
         tap_ok(is_as_modelled(test), "read back from the store");
     }
 }
@@ -388,13 +363,13 @@ static void readers(struct test *test)
         memcpy(old, test->model, BYTES);
         struct vv_read *held;
         test->read = NULL;
-        tap_is_int(vv_volume_run(test->volume, VV_OP_READ, 0, do_read, test), 0, "a reader");
+        tap_is_int(vv_volume_run(test->rig.volume, VV_OP_READ, 0, do_read, test), 0, "a reader");
         held = test->read;
         const struct vv_buf *buf = top_of(test, 0)->buf;
         tap_is_int(do_one(test, WRITE, over[i].from, over[i].to), 0, "a write");
         tap_is_int(extent_of(test, 0)->layer_count, 1, "into the layer");
         tap_ok(top_of(test, 0)->buf != buf, "but not into what the reader holds");
-        tap_ok(vv_read_finish(test->volume, held, out) == BYTES && memcmp(out, old, BYTES) == 0,
+        tap_ok(vv_read_finish(test->rig.volume, held, out) == BYTES && memcmp(out, old, BYTES) == 0,
                "the reader has the old bytes");
         vv_read_free(held);
         tap_ok(is_counted_well(test) && is_as_modelled(test), "others have the new ones");
@@ -412,14 +387,14 @@ static void unsettled(struct test *test)
     new_bytes(test, steps);
     test->steps = steps;
     struct vv_payload *held = payload = payload_of(test, &steps[0]);
-    tap_is_int(vv_volume_run(test->volume, VV_OP_WRITE, 4096, do_steps, test), 0, "a payload");
+    tap_is_int(vv_volume_run(test->rig.volume, VV_OP_WRITE, 4096, do_steps, test), 0, "a payload");
     follow(test);
     tap_ok(top_of(test, 0)->buf == held->bufs[0], "is the layer's memory");
     uint8_t first = held->bufs[0]->data[0];
     test->source[0] = (uint8_t)~first;
     static const struct step again[STEPS_MAX] = {{WRITE, 0, 1}};
     test->steps = again;
-    tap_is_int(vv_volume_run(test->volume, VV_OP_WRITE, 1, do_steps, test), 0, "a write over it");
+    tap_is_int(vv_volume_run(test->rig.volume, VV_OP_WRITE, 1, do_steps, test), 0, "a write over it");
     follow(test);
     tap_ok(top_of(test, 0)->buf != held->bufs[0] && held->bufs[0]->data[0] == first,
            "leaves the payload alone");
@@ -451,7 +426,7 @@ static void aside(struct test *test)
         tap_is_int(do_one(test, step->kind, step->from, step->to), 0, "%s", rows[i].what);
         tap_is_int(extent_of(test, 0)->layer_count, 1, "one layer");
         tap_is_int(top_of(test, 0)->aside, rows[i].aside, "blocks set aside");
-        tap_is_int((int64_t)vv_data_find(test->volume, test->data_id)->dirty_bytes, rows[i].counted,
+        tap_is_int((int64_t)vv_data_find(test->rig.volume, test->data_id)->dirty_bytes, rows[i].counted,
                    "bytes counted");
         tap_ok(is_counted_well(test), "all is counted well");
     }
@@ -463,12 +438,12 @@ static void refused(struct test *test)
     begin(test);
     tap_is_int(do_one(test, WRITE, 100, 200), 0, "a layer");
     for (size_t i = 0; i < sizeof over / sizeof over[0]; i++) {
-        uint64_t used = test->volume->dirty_budget.used, before = merged(test);
+        uint64_t used = test->rig.volume->dirty_budget.used, before = merged(test);
         test->result = -EACCES;
         tap_is_int(do_one(test, over[i].kind, over[i].from, over[i].to), -EACCES,
                    "refused after staging");
         test->result = 0;
-        tap_ok(test->volume->dirty_budget.used == used && merged(test) == before, "nothing has changed");
+        tap_ok(test->rig.volume->dirty_budget.used == used && merged(test) == before, "nothing has changed");
         tap_is_int(top_of(test, 0)->to, 200, "nor the layer");
         tap_ok(is_counted_well(test) && is_as_modelled(test), "read back");
     }
@@ -488,13 +463,13 @@ static void no_memory(struct test *test)
         for (; has_failed && n < 200 && is_good; n++) {
             begin(test);
             is_good &= do_one(test, WRITE, 100, 200) == 0;
-            uint64_t used = test->volume->dirty_budget.used;
+            uint64_t used = test->rig.volume->dirty_budget.used;
             vv_alloc_fail_at(n, false);
             int err = run(test, rows[i]);
             has_failed = vv_alloc_failed();
             vv_alloc_fail_at(-1, false);
             is_good &= err == 0 || err == -ENOMEM;
-            is_good &= err == 0 || test->volume->dirty_budget.used == used;
+            is_good &= err == 0 || test->rig.volume->dirty_budget.used == used;
             is_good &= is_counted_well(test) && is_as_modelled(test);
             is_good &= run(test, rows[i]) == 0 && is_counted_well(test) && is_as_modelled(test);
         }
@@ -507,7 +482,7 @@ static void reader_ends(struct test *test, struct reading *reading, bool *is_goo
     static uint8_t out[BYTES];
     if (reading->read == NULL)
         return;
-    *is_good &= vv_read_finish(test->volume, reading->read, out) == BYTES &&
+    *is_good &= vv_read_finish(test->rig.volume, reading->read, out) == BYTES &&
                 memcmp(out, reading->expected, BYTES) == 0;
     vv_read_free(reading->read);
     reading->read = NULL;
@@ -516,7 +491,7 @@ static void reader_ends(struct test *test, struct reading *reading, bool *is_goo
 static void reader_begins(struct test *test, struct reading *reading, bool *is_good)
 {
     test->read = NULL;
-    *is_good &= vv_volume_run(test->volume, VV_OP_READ, 0, do_read, test) == 0;
+    *is_good &= vv_volume_run(test->rig.volume, VV_OP_READ, 0, do_read, test) == 0;
     reading->read = test->read;
     memcpy(reading->expected, test->model, BYTES);
 }
@@ -548,7 +523,7 @@ static void random_writes(struct test *test)
         if (i % 64 == 0)
             is_good &= is_as_modelled(test);
         if (draw(test, 60) == 0)
-            is_good &= vv_volume_sync(test->volume, 0) == 0;
+            is_good &= vv_volume_sync(test->rig.volume, 0) == 0;
         if (draw(test, 4) == 0)
             vv_rt_sleep_ns(draw(test, 20) * VV_NS_PER_MS);
     }
@@ -558,8 +533,8 @@ static void random_writes(struct test *test)
     }
     tap_ok(is_good && is_as_modelled(test), "%d operations, read back", RANDOM_STEPS);
     tap_ok(merged(test) > RANDOM_STEPS / 3, "%llu writes merged", (unsigned long long)merged(test));
-    tap_is_int(vv_volume_close(test->volume), 0, "close");
-    open_volume(test);
+    tap_is_int(vv_volume_close(test->rig.volume), 0, "close");
+    rig_open(&test->rig);
     tap_ok(is_as_modelled(test), "and read back after opening");
 }
 
@@ -579,26 +554,13 @@ static void process_main(void *arg)
     refused(test);
     no_memory(test);
     random_writes(test);
-    tap_is_int(vv_volume_close(test->volume), 0, "close");
-    vv_keyring_free(test->ring);
-    vv_store_close(test->store);
-    vv_store_backend_free(test->backend);
+    rig_close(&test->rig);
     free(test->model);
     free(test->source);
-}
-
-static void world_main(void *arg)
-{
-    int process = vv_sim_process_start(NULL, process_main, arg);
-    vv_sim_process_wait(process);
-    tap_is_int((int64_t)vv_alloc_domain_count((uint32_t)process), 0, "nothing leaks");
 }
 
 int main(void)
 {
     struct test test = {.random = 1};
-    struct vv_sim_options options = {.seed = 1, .latency_min_ns = 1000, .latency_max_ns = 50000};
-    vv_alloc_track(true);
-    tap_is_int(vv_sim_run(&options, world_main, &test), 0, "the world ends");
-    return tap_done();
+    return rig_main(process_main, &test);
 }

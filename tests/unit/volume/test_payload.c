@@ -8,6 +8,7 @@
 #include "log/log.h"
 #include "rt/rt.h"
 #include "rt/sim.h"
+#include "rig.h"
 #include "tap.h"
 #include "volume/payload_impl.h"
 
@@ -16,10 +17,7 @@
 #define STEPS 400
 
 struct test {
-    struct vv_store_backend *backend;
-    struct vv_store *store;
-    struct vv_keyring *ring;
-    struct vv_volume *volume;
+    struct rig rig;
     uint8_t *bytes; /* what the data id holds */
     uint64_t offset;
     size_t len;
@@ -54,9 +52,9 @@ static bool is_as_written(struct test *test)
 {
     static uint8_t out[BYTES];
     test->read = NULL;
-    ssize_t got = vv_volume_run(test->volume, VV_OP_READ, 0, do_read, test);
+    ssize_t got = vv_volume_run(test->rig.volume, VV_OP_READ, 0, do_read, test);
     if (got >= 0)
-        got = vv_read_finish(test->volume, test->read, out);
+        got = vv_read_finish(test->rig.volume, test->read, out);
     vv_read_free(test->read);
     return got == BYTES && memcmp(out, test->bytes, BYTES) == 0;
 }
@@ -78,7 +76,7 @@ static int write_through(struct test *test, struct vv_payload *payload, uint64_t
     test->payload = payload;
     test->offset = offset;
     test->len = len;
-    int err = vv_volume_run(test->volume, VV_OP_WRITE, len, do_write, test);
+    int err = vv_volume_run(test->rig.volume, VV_OP_WRITE, len, do_write, test);
     vv_payload_settle(payload);
     if (err >= 0)
         memcpy(test->bytes + offset, bytes, len);
@@ -88,44 +86,21 @@ static int write_through(struct test *test, struct vv_payload *payload, uint64_t
 static uint64_t handed(const struct test *test)
 {
     struct vv_volume_stats stats;
-    vv_volume_stats(test->volume, &stats);
+    vv_volume_stats(test->rig.volume, &stats);
     return stats.handed_layers;
 }
 
 static uint64_t dirty(const struct test *test)
 {
     struct vv_volume_stats stats;
-    vv_volume_stats(test->volume, &stats);
+    vv_volume_stats(test->rig.volume, &stats);
     return stats.dirty_bytes;
-}
-
-static void open_volume(struct test *test)
-{
-    struct vv_volume_options options = {.store = test->store, .ring = test->ring,
-                                        .durability = VV_DURABILITY_BUCKET,
-                                        .memory_bytes = 16 << 20, .segment_bytes = 256 << 10};
-    int err = vv_volume_open(&options, &test->volume);
-    if (err < 0)
-        tap_is_int(err, 0, "the volume opens");
 }
 
 static void make_volume(struct test *test)
 {
-    struct vv_counters counters = {2, 9000};
-    struct vv_seal_settings settings = {VV_CIPHER_AES_256_GCM, VV_COMPRESSION_LZ4, 0};
-    struct vv_secret secret = {VV_SECRET_KEY_FILE, "0123456789abcdef0123456789abcdef", 32};
-    uint8_t *keys;
-    size_t keys_len;
     test->bytes = calloc(1, BYTES);
-    if (vv_store_backend_new(&test->backend) < 0 ||
-        vv_store_mem_open(test->backend, &test->store) < 0 ||
-        vv_keyring_new((const uint8_t *)"volume-id-volume", &test->ring) < 0 ||
-        vv_slots_create(test->ring, &secret, &vv_slot_cost_test, &keys, &keys_len) < 0)
-        abort();
-    tap_is_int(vv_volume_create(test->store, test->ring, keys, keys_len, &settings, &counters), 0,
-               "create");
-    vv_free(keys);
-    open_volume(test);
+    rig_make(&test->rig);
 }
 
 /* Each row: what a payload for `made_for` and `len` bytes comes to when it is written at `offset`. */
@@ -148,7 +123,7 @@ static void rows(struct test *test)
     for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
         struct vv_payload *payload;
         uint64_t handed_before = handed(test), dirty_before = dirty(test);
-        if (vv_payload_new(test->volume, rows[i].made_for, rows[i].len, &payload) < 0)
+        if (vv_payload_new(test->rig.volume, rows[i].made_for, rows[i].len, &payload) < 0)
             abort();
         tap_is_int((int64_t)(dirty(test) - dirty_before), 0, "what is not written is not dirty");
         vv_payload_cut(payload, rows[i].cut);
@@ -170,7 +145,7 @@ static void refused(struct test *test)
 {
     struct vv_payload *payload;
     uint64_t dirty_before = dirty(test);
-    if (vv_payload_new(test->volume, 0, 100000, &payload) < 0)
+    if (vv_payload_new(test->rig.volume, 0, 100000, &payload) < 0)
         abort();
     test->result = -EACCES;
     tap_is_int(write_through(test, payload, 0), -EACCES, "refused after staging");
@@ -191,7 +166,7 @@ static void random_writes(struct test *test)
 {
     struct vv_payload *kept;
     bool is_good = true;
-    if (vv_payload_new(test->volume, 0, 6 * VV_EXTENT_BYTES, &kept) < 0)
+    if (vv_payload_new(test->rig.volume, 0, 6 * VV_EXTENT_BYTES, &kept) < 0)
         abort();
     for (unsigned i = 0; i < STEPS && is_good; i++) {
         size_t len = 1 + draw(test, draw(test, 2) ? 6 * VV_EXTENT_BYTES : 5000);
@@ -199,7 +174,7 @@ static void random_writes(struct test *test)
         if (draw(test, 2))
             offset -= offset % VV_EXTENT_BYTES;
         struct vv_payload *payload = kept;
-        if (draw(test, 2) && vv_payload_new(test->volume, offset, len, &payload) < 0)
+        if (draw(test, 2) && vv_payload_new(test->rig.volume, offset, len, &payload) < 0)
             abort();
         is_good &= payload != kept || vv_payload_renew(kept) == 0;
         vv_payload_cut(payload, len);
@@ -209,14 +184,14 @@ static void random_writes(struct test *test)
         if (i % 8 == 0)
             is_good &= is_as_written(test);
         if (i % 50 == 0)
-            is_good &= vv_volume_sync(test->volume, 0) == 0;
+            is_good &= vv_volume_sync(test->rig.volume, 0) == 0;
         vv_rt_sleep_ns(draw(test, 20) * VV_NS_PER_MS);
     }
     vv_payload_free(kept);
     tap_ok(is_good, "%d writes, read back", STEPS);
     tap_ok(handed(test) > STEPS, "%llu layers handed over", (unsigned long long)handed(test));
-    tap_is_int(vv_volume_close(test->volume), 0, "close");
-    open_volume(test);
+    tap_is_int(vv_volume_close(test->rig.volume), 0, "close");
+    rig_open(&test->rig);
     tap_ok(is_as_written(test), "and read back after opening");
 }
 
@@ -228,7 +203,7 @@ static void no_memory(struct test *test)
     for (; has_failed && n < 500 && is_good; n++) {
         struct vv_payload *payload = NULL;
         vv_alloc_fail_at(n, false);
-        int err = vv_payload_new(test->volume, 8192, 3 * VV_EXTENT_BYTES, &payload);
+        int err = vv_payload_new(test->rig.volume, 8192, 3 * VV_EXTENT_BYTES, &payload);
         int written = err < 0 ? err : write_through(test, payload, 8192);
         int renewed = err < 0 ? err : vv_payload_renew(payload);
         has_failed = vv_alloc_failed();
@@ -253,25 +228,12 @@ static void process_main(void *arg)
     refused(test);
     random_writes(test);
     no_memory(test);
-    tap_is_int(vv_volume_close(test->volume), 0, "close");
-    vv_keyring_free(test->ring);
-    vv_store_close(test->store);
-    vv_store_backend_free(test->backend);
+    rig_close(&test->rig);
     free(test->bytes);
-}
-
-static void world_main(void *arg)
-{
-    int process = vv_sim_process_start(NULL, process_main, arg);
-    vv_sim_process_wait(process);
-    tap_is_int((int64_t)vv_alloc_domain_count((uint32_t)process), 0, "nothing leaks");
 }
 
 int main(void)
 {
     struct test test = {.random = 1};
-    struct vv_sim_options options = {.seed = 1, .latency_min_ns = 1000, .latency_max_ns = 50000};
-    vv_alloc_track(true);
-    tap_is_int(vv_sim_run(&options, world_main, &test), 0, "the world ends");
-    return tap_done();
+    return rig_main(process_main, &test);
 }
