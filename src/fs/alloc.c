@@ -100,27 +100,14 @@ static int zero_range(struct vv_op *op, struct allocate *call, struct vv_inode *
 
 /* ---- what is set aside ---- */
 
-/* Let `made` be what is set aside; gives it to vv_aside_done. 1, 0 = there are too many stretches, or an error. */
-static int store_aside(struct vv_op *op, struct vv_inode *inode, struct vv_aside_made *made)
-{
-    int stored = vv_aside_store(op, inode, made);
-    vv_aside_done(made);
-    return stored;
-}
-
 /* Nothing is set aside any more of what was cleared. */
 static int free_aside(struct vv_op *op, const struct allocate *call, struct vv_inode *inode,
                       uint64_t size)
 {
-    struct vv_bytes record;
-    struct vv_aside_made made;
     struct vv_aside_range range = cleared_blocks(call, size);
-    if (inode->aside_blocks == 0 || range.from == range.to)
-        return 0;
-    TRY(vv_aside_load(op, inode, &record));
-    vv_aside_remove(record, range.from, range.to, &made);
-    int stored = store_aside(op, inode, &made);
-    return stored < 0 ? stored : 0;
+    if (range.from < range.to)
+        TRY(vv_aside_edit(op, inode, vv_aside_remove, range.from, range.to));
+    return 0;
 }
 
 /* The holes among blocks [from, to) of the file. Suspends. */
@@ -234,8 +221,8 @@ static int set_aside(struct vv_op *op, struct allocate *call, struct vv_inode *i
         return 0;
     struct vv_bytes holes = {call->holes.writer.ptr, call->holes.writer.len};
     vv_aside_join(record, holes, &made);
-    int stored = store_aside(op, inode, &made);
-    return stored < 0 ? stored : 0;
+    TRY(vv_aside_store(op, inode, &made));
+    return 0;
 }
 
 static int extend(struct vv_op *op, struct allocate *call, struct vv_inode *inode)
@@ -244,19 +231,6 @@ static int extend(struct vv_op *op, struct allocate *call, struct vv_inode *inod
     if ((call->mode & FALLOC_FL_KEEP_SIZE) || end <= inode->size)
         return 0;
     return vv_file_resize(op, inode, end, &call->buf);
-}
-
-static int collapse_aside(struct vv_op *op, const struct allocate *call, struct vv_inode *inode)
-{
-    struct vv_bytes record;
-    struct vv_aside_made made;
-    if (inode->aside_blocks == 0)
-        return 0;
-    TRY(vv_aside_load(op, inode, &record));
-    vv_aside_collapse(record, call->offset / VV_BLOCK_BYTES,
-                      (call->offset + call->len) / VV_BLOCK_BYTES, &made);
-    int stored = store_aside(op, inode, &made);
-    return stored < 0 ? stored : 0;
 }
 
 static int collapse(struct vv_op *op, struct allocate *call, struct vv_inode *inode)
@@ -276,20 +250,10 @@ static int collapse(struct vv_op *op, struct allocate *call, struct vv_inode *in
         inode->in_line.len = 0;
     }
     inode->size -= call->len;
-    return collapse_aside(op, call, inode);
-}
-
-static int insert_aside(struct vv_op *op, const struct allocate *call, struct vv_inode *inode)
-{
-    struct vv_bytes record;
-    struct vv_aside_made made;
-    if (inode->aside_blocks == 0)
-        return 0;
-    TRY(vv_aside_load(op, inode, &record));
-    vv_aside_insert(record, call->offset / VV_BLOCK_BYTES, call->len / VV_BLOCK_BYTES, &made);
-    int stored = store_aside(op, inode, &made);
-    TRY(stored);
-    return stored > 0 ? 0 : -EFBIG;
+    uint64_t from_block = call->offset / VV_BLOCK_BYTES;
+    TRY(vv_aside_edit(op, inode, vv_aside_collapse, from_block,
+                      from_block + call->len / VV_BLOCK_BYTES));
+    return 0;
 }
 
 static int insert(struct vv_op *op, struct allocate *call, struct vv_inode *inode)
@@ -307,7 +271,10 @@ static int insert(struct vv_op *op, struct allocate *call, struct vv_inode *inod
         TRY(vv_file_set_parts(inode, &parts, &call->buf));
     }
     inode->size += call->len;
-    return insert_aside(op, call, inode);
+    int stored = vv_aside_edit(op, inode, vv_aside_insert, call->offset / VV_BLOCK_BYTES,
+                               call->len / VV_BLOCK_BYTES);
+    TRY(stored);
+    return stored > 0 ? 0 : -EFBIG;
 }
 
 /* Space that is promised must be there, as far as the store knows its size. */

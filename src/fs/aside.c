@@ -199,7 +199,7 @@ uint64_t vv_aside_tell(struct vv_op *op, struct vv_bytes record, uint64_t offset
     return len;
 }
 
-int vv_aside_store(struct vv_op *op, struct vv_inode *inode, struct vv_aside_made *made)
+static int store(struct vv_op *op, struct vv_inode *inode, const struct vv_aside_made *made)
 {
     struct vv_fs_key key;
     vv_key_aside(&key, inode->inode);
@@ -213,6 +213,25 @@ int vv_aside_store(struct vv_op *op, struct vv_inode *inode, struct vv_aside_mad
                       (struct vv_bytes){made->writer.ptr, made->writer.len}));
     inode->aside_blocks = made->blocks;
     return 1;
+}
+
+int vv_aside_store(struct vv_op *op, struct vv_inode *inode, struct vv_aside_made *made)
+{
+    int stored = store(op, inode, made);
+    vv_aside_done(made);
+    return stored;
+}
+
+int vv_aside_edit(struct vv_op *op, struct vv_inode *inode, vv_aside_change *change, uint64_t first,
+                  uint64_t second)
+{
+    struct vv_bytes record;
+    struct vv_aside_made made;
+    if (inode->aside_blocks == 0)
+        return 1;
+    TRY(vv_aside_load(op, inode, &record));
+    change(record, first, second, &made);
+    return vv_aside_store(op, inode, &made);
 }
 
 int vv_aside_drop(struct vv_op *op, struct vv_inode *inode)

@@ -63,6 +63,8 @@ void vv_aside_done(struct vv_aside_made *made);
 
 /* Each makes a set in *out, which the caller gives to vv_aside_done. */
 void vv_aside_join(struct vv_bytes record, struct vv_bytes other, struct vv_aside_made *out);
+typedef void vv_aside_change(struct vv_bytes record, uint64_t first, uint64_t second,
+                             struct vv_aside_made *out);
 void vv_aside_remove(struct vv_bytes record, uint64_t from, uint64_t to, struct vv_aside_made *out);
 /* Blocks [from, to) go, and those behind move down. */
 void vv_aside_collapse(struct vv_bytes record, uint64_t from, uint64_t to,
@@ -77,8 +79,12 @@ MUST_CHECK int vv_aside_load(struct vv_op *op, const struct vv_inode *inode,
 /* What is written next begins at byte `offset` of the file: tell the operation whether that lies in what is set aside. How many
  * of `len` bytes do, or don't, alike. */
 uint64_t vv_aside_tell(struct vv_op *op, struct vv_bytes record, uint64_t offset, uint64_t len);
-/* Let `made` be it. Stages its record, not the inode. 1; 0 = it is too long, and nothing is changed; -ENOMEM. */
+/* Let `made` be it, which is then done with. Stages its record, not the inode. 1; 0 = it is too long, and nothing is changed; -ENOMEM. */
 MUST_CHECK int vv_aside_store(struct vv_op *op, struct vv_inode *inode, struct vv_aside_made *made);
+/* Let it be what `change` (vv_aside_remove and those after it) makes of it with these two numbers. As vv_aside_load and vv_aside_store;
+ * 1 also when nothing is set aside. */
+MUST_CHECK int vv_aside_edit(struct vv_op *op, struct vv_inode *inode, vv_aside_change *change,
+                             uint64_t first, uint64_t second);
 /* Nothing is set aside any more. */
 MUST_CHECK int vv_aside_drop(struct vv_op *op, struct vv_inode *inode);
 

@@ -150,9 +150,11 @@ static void follow_inode(struct vv_op *op, uint64_t number)
     if (vv_op_get(op, vv_fs_key_bytes(&key), &record) <= 0 ||
         vv_inode_decode(record, number, &inode) < 0)
         return;
-    int err = vv_aside_load(op, &inode, &aside);
-    err = count_blocks(op, &inode, &blocks);
-    (void)err; /* a miss is noted; anything else shows again when it is asked for in earnest */
+    /* A miss is noted; anything else shows again when it is asked for in earnest. */
+    if (vv_aside_load(op, &inode, &aside) < 0 && !vv_op_is_missing(op))
+        return;
+    int err = count_blocks(op, &inode, &blocks);
+    (void)err;
 }
 
 int vv_inode_load(struct vv_fs *fs, struct vv_op *op, uint64_t inode, struct vv_inode *out_inode)

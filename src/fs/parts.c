@@ -148,26 +148,14 @@ int vv_file_drop_data(struct vv_op *op, struct vv_inode *inode)
     return vv_aside_drop(op, inode);
 }
 
-/* What is set aside behind the end goes, whether the file becomes shorter or keeps its size. */
-static int cut_aside(struct vv_op *op, struct vv_inode *inode, uint64_t size)
-{
-    struct vv_bytes record;
-    struct vv_aside_made made;
-    if (inode->aside_blocks == 0)
-        return 0;
-    TRY(vv_aside_load(op, inode, &record));
-    vv_aside_remove(record, (size + VV_BLOCK_BYTES - 1) / VV_BLOCK_BYTES, UINT64_MAX, &made);
-    int stored = vv_aside_store(op, inode, &made);
-    vv_aside_done(&made);
-    return stored < 0 ? stored : 0;
-}
-
 int vv_file_resize(struct vv_op *op, struct vv_inode *inode, uint64_t size, struct vv_file_buf *buf)
 {
     if (size == 0)
         return vv_file_drop_data(op, inode);
+    /* What is set aside behind the end goes, whether the file becomes shorter or keeps its size. */
     if (size <= inode->size)
-        TRY(cut_aside(op, inode, size));
+        TRY(vv_aside_edit(op, inode, vv_aside_remove, (size + VV_BLOCK_BYTES - 1) / VV_BLOCK_BYTES,
+                          UINT64_MAX));
     if (inode->in_line.len > size)
         inode->in_line.len = size;
     if (size < inode->size && inode->parts.len > 0) {
