@@ -8,7 +8,8 @@
  *   tables   every metadata table by itself
  *   records  those of replies, and those that nothing writes
  *   tree     inodes, entries, links, attributes, orphans; one pass over the sorted tables
- *   data     part lists, data ids, extent records, tombstones, allocation counters
+ *   data     part lists, data ids, extent records (and whether they know what is set aside), tombstones,
+ *            allocation counters
  *   segments segment records and directories against the extent records; with is_checking_data each
  *            live frame is opened
  *
@@ -69,7 +70,8 @@ enum vv_fsck_kind {
     VV_FSCK_XATTR_COUNT,
     VV_FSCK_ORPHAN_STRAY,   /* an orphan record of an inode that is not there or has links */
     VV_FSCK_ORPHAN_MISSING, /* an inode without links that is in no orphan record */
-    VV_FSCK_ASIDE,          /* what is set aside: its record, or that of an inode without it */
+    VV_FSCK_ASIDE,          /* what is set aside: its record, that of an inode without it, or the
+                               marks of extents */
     /* data */
     VV_FSCK_PARTS_FORMAT,
     VV_FSCK_DATA_NUMBER, /* a data id not below the counter */

@@ -9,7 +9,7 @@
 #include <sys/stat.h>
 
 #include "base/alloc.h"
-#include "cmd/fsck_impl.h"
+#include "cmd/fsck_aside_impl.h"
 #include "fs/inode.h"
 #include "log/log.h"
 #include "volume/extent.h"
@@ -22,7 +22,7 @@ enum role { OWNER, DROP, ALLOCATION };
 struct item {
     uint64_t data_id;
     uint64_t inode; /* and the role, in the top two bits */
-    int64_t value;  /* of an allocation counter */
+    int64_t value;  /* of an allocation counter; of an owner, 1 when something of it is set aside */
 };
 #define ROLE_SHIFT 62
 #define INODE_MASK ((1ull << ROLE_SHIFT) - 1)
@@ -35,6 +35,7 @@ struct data {
     uint64_t to; /* UINT64_MAX: no end */
     bool is_first_round;
     struct vv_fsck_scan extents, ranges;
+    struct vv_fsck_aside *aside;
 };
 
 static enum role role_of(const struct item *item)
@@ -121,7 +122,7 @@ static int add_parts(struct data *data, const struct vv_inode *inode)
             continue;
         check_data_id(data, part->data_id, inode->inode);
         data->fsck->report->data_ids += data->is_first_round;
-        TRY(add(data, part->data_id, inode->inode, OWNER, 0));
+        TRY(add(data, part->data_id, inode->inode, OWNER, inode->aside_blocks > 0));
     }
     if (is_bad && data->is_first_round)
         vv_fsck_add(data->fsck->report, VV_FSCK_PARTS_FORMAT,
@@ -202,8 +203,8 @@ static int gather_drops(struct data *data)
 
 /* ---- one data id ---- */
 
-/* An extent record is there and sound: its allocated bytes, else 0. */
-static uint64_t take_extent(struct data *data)
+/* Count the allocated bytes of an extent record that is sound. is_owned: the extent's file is known. */
+static int take_extent(struct data *data, bool is_owned, uint64_t *allocated)
 {
     const struct vv_fsck_scan *scan = &data->extents;
     struct vv_fsck_report *report = data->fsck->report;
@@ -217,7 +218,8 @@ static uint64_t take_extent(struct data *data)
         return 0;
     }
     check_commit(data, record.commit, "an extent", data_id);
-    return vv_extent_allocated(&record);
+    *allocated += vv_extent_allocated(&record);
+    return is_owned ? vv_fsck_aside_take(data->aside, index, &record) : 0;
 }
 
 static void take_range(struct data *data)
@@ -279,14 +281,19 @@ static int take_data_id(struct data *data, uint64_t data_id, const struct item *
     struct use use = {0};
     uint64_t extents = 0, ranges = 0, allocated = 0;
     take_items(data, items, count, &use);
+    bool is_owned = use.users == 1 && !use.is_dropped;
+    if (is_owned)
+        TRY(vv_fsck_aside_begin(data->aside, inode_of(use.user), data_id, use.user->value > 0));
     while (!data->extents.is_end && data_id_at(&data->extents) == data_id) {
         if (data->extents.key.len >= 9)
-            allocated += take_extent(data);
+            TRY(take_extent(data, is_owned, &allocated));
         else
             vv_fsck_add(report, VV_FSCK_EXTENT_FORMAT, "a key of %zu bytes", data->extents.key.len);
         extents++;
         TRY(vv_fsck_scan_next(&data->extents));
     }
+    if (is_owned)
+        vv_fsck_aside_end(data->aside);
     while (!data->ranges.is_end && data_id_at(&data->ranges) == data_id) {
         if (data->ranges.key.len >= 9)
             take_range(data);
@@ -357,9 +364,15 @@ int vv_fsck_data(struct vv_fsck *fsck)
     if (data.max < ITEMS_MIN)
         data.max = ITEMS_MIN;
     data.items = vv_calloc(data.max, sizeof *data.items);
-    int err = data.items == NULL ? -ENOMEM : run_rounds(&data);
+    data.aside = vv_zalloc(sizeof *data.aside);
+    int err = data.items == NULL || data.aside == NULL ? -ENOMEM : 0;
+    if (err == 0) {
+        data.aside->fsck = fsck;
+        err = run_rounds(&data);
+    }
     vv_fsck_scan_close(&data.extents);
     vv_fsck_scan_close(&data.ranges);
+    vv_free(data.aside);
     vv_free(data.items);
     return err;
 }

@@ -16,6 +16,7 @@ struct counted {
     uint64_t inodes[FILES_MAX];
     size_t inode_count;
     uint64_t blocks; /* of the file that is looked at, as they should be counted */
+    uint64_t wrong;  /* that are marked as lying in what is set aside, and do not; or do, and are not */
     size_t aside_len;
     uint8_t aside[VV_ASIDE_RECORD_MAX];
 };
@@ -64,7 +65,7 @@ static bool is_aside(const struct counted *counted, uint64_t data_id, uint64_t p
     return false;
 }
 
-/* Blocks in which the extent has frames, and that are not set aside. */
+/* Blocks in which the extent has frames, and that are not set aside; each is to be marked as what it is. */
 static int take_extent(struct counted *counted, struct vv_bytes key, struct vv_bytes value)
 {
     struct vv_extent_record record;
@@ -73,8 +74,9 @@ static int take_extent(struct counted *counted, struct vv_bytes key, struct vv_b
     uint8_t blocks = vv_extent_blocks(&record);
     for (unsigned i = 0; i < VV_EXTENT_BLOCKS; i++) {
         uint64_t place = start + (uint64_t)i * VV_EXTENT_BLOCK;
-        counted->blocks +=
-            (blocks >> i & 1) && !is_aside(counted, vv_load_be64(key.ptr + 1), place);
+        bool is_in = is_aside(counted, vv_load_be64(key.ptr + 1), place);
+        counted->blocks += (blocks >> i & 1) && !is_in;
+        counted->wrong += (blocks >> i & 1) && is_in != (record.aside >> i & 1);
     }
     return 0;
 }
@@ -104,6 +106,7 @@ static int look_at(struct counted *counted, uint64_t inode)
     TRY(vv_volume_run(server->volume, VV_OP_READ, 0, load, counted));
     uint64_t blocks;
     counted->blocks = 0;
+    counted->wrong = 0;
     if (counted->aside_len > 0)
         TRY(vv_aside_check((struct vv_bytes){counted->aside, counted->aside_len},
                            &counted->blocks));
@@ -127,6 +130,11 @@ static int look_at(struct counted *counted, uint64_t inode)
                    "at the end st_blocks of inode %" PRIu64 " is %" PRIu64 ", and %" PRIu64
                    " blocks have data or are set aside (%" PRIu64 " are)",
                    inode, attr.blocks, blocks, counted->inode.aside_blocks);
+    if (counted->wrong > 0)
+        world_fail(server->world,
+                   "at the end %" PRIu64 " blocks of inode %" PRIu64
+                   " disagree with what is set aside",
+                   counted->wrong, inode);
     return 0;
 }
 

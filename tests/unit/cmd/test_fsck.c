@@ -261,12 +261,15 @@ static int put_aside(struct vv_op *op, uint64_t inode, const char *record, size_
     return vv_op_put(op, vv_fs_key_bytes(&key), (struct vv_bytes){(const uint8_t *)record, len});
 }
 
+/* Behind the file's data. */
+#define ASIDE_RECORD "\1\310\1\7"
+
 static int aside_blocks(struct test *test, struct vv_op *op, uint64_t blocks)
 {
     struct vv_inode inode;
     TRY(load_inode(op, test->made.file, &inode));
     inode.aside_blocks = blocks;
-    TRY(put_aside(op, test->made.file, "\1\5\7", 3));
+    TRY(put_aside(op, test->made.file, ASIDE_RECORD, 4));
     return save_inode(op, &inode);
 }
 
@@ -282,7 +285,7 @@ static int aside_wrong(struct test *test, struct vv_op *op)
 
 static int aside_missing(struct test *test, struct vv_op *op)
 {
-    return put_aside(op, test->made.file, "\1\5\7", 3);
+    return put_aside(op, test->made.file, ASIDE_RECORD, 4);
 }
 
 static int aside_garbage(struct test *test, struct vv_op *op)
@@ -292,7 +295,7 @@ static int aside_garbage(struct test *test, struct vv_op *op)
 
 static int aside_stray(struct test *test, struct vv_op *op)
 {
-    return put_aside(op, 1ull << 20, "\1\5\7", 3);
+    return put_aside(op, 1ull << 20, ASIDE_RECORD, 4);
 }
 
 static int dir_links(struct test *test, struct vv_op *op)
