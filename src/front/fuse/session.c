@@ -128,6 +128,18 @@ static void request_done(struct vv_fuse_request *request)
     vv_free(request->joined);
 }
 
+/* What was received cannot be served. Who sent it must not wait for ever, if it can be told who that is. Returns `err`. */
+static int refuse(struct vv_fuse *fuse, const uint8_t *bytes, size_t len, int err)
+{
+    struct fuse_in_header header;
+    if (len < sizeof(header))
+        return err;
+    memcpy(&header, bytes, sizeof(header));
+    if (header.opcode != FUSE_FORGET && header.opcode != FUSE_BATCH_FORGET && header.opcode != FUSE_INTERRUPT)
+        vv_fuse_reply_error(fuse, &header, err);
+    return err;
+}
+
 /* A request in a buffer of bytes: short ones are copied off it. */
 static int receive_plain(struct vv_fuse_request *request, struct vv_fuse_buffer *buffer)
 {
@@ -142,7 +154,9 @@ static int receive_plain(struct vv_fuse_request *request, struct vv_fuse_buffer 
         request->buffer = NULL;
         vv_fuse_buffer_give(fuse, buffer);
     }
-    TRY(vv_fuse_decode(bytes, (size_t)len, &request->message));
+    int err = vv_fuse_decode(bytes, (size_t)len, &request->message);
+    if (err < 0)
+        return refuse(fuse, bytes, (size_t)len, err);
     bool is_bulk = request->message.header.opcode == FUSE_WRITE && len >= VV_FUSE_BULK_BYTES;
     fuse->bulk_left = is_bulk ? VV_FUSE_BULK_REQUESTS : 0;
     return 0;
@@ -155,18 +169,15 @@ static int join(struct vv_fuse_request *request, size_t len)
     uint8_t *bytes = request->small;
     if (len > sizeof(request->small)) {
         bytes = request->joined = vv_alloc(len);
-        if (!bytes) { /* it has been received: who sent it must not wait for ever */
-            struct fuse_in_header header;
-            memcpy(&header, request->small, sizeof(header));
-            vv_fuse_reply_error(request->fuse, &header, -ENOMEM);
-            return -ENOMEM;
-        }
+        if (!bytes)
+            return refuse(request->fuse, request->small, VV_FUSE_WRITE_HEAD_BYTES, -ENOMEM);
         memcpy(bytes, request->small, VV_FUSE_WRITE_HEAD_BYTES);
     }
     if (len > VV_FUSE_WRITE_HEAD_BYTES)
         vv_payload_copy(payload, 0, bytes + VV_FUSE_WRITE_HEAD_BYTES,
                         len - VV_FUSE_WRITE_HEAD_BYTES);
-    return vv_fuse_decode(bytes, len, &request->message);
+    int err = vv_fuse_decode(bytes, len, &request->message);
+    return err < 0 ? refuse(request->fuse, bytes, len, err) : 0;
 }
 
 /* A request whose data, if it is a WRITE, comes to lie in a payload. */
