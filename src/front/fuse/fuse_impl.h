@@ -92,8 +92,7 @@ struct vv_fuse {
 /* What a file handle of the kernel stands for. */
 struct vv_fuse_open {
     struct vv_list node;
-    struct vv_handle *handle;
-    uint64_t inode;
+    struct vv_handle *handle; /* NULL until it is opened */
 };
 
 struct vv_fuse_request {
@@ -193,8 +192,9 @@ void vv_fuse_add_groups(struct vv_fuse_request *request, uint32_t **out_groups);
  * do more. Who is not found there is nobody. */
 void vv_fuse_learn_caller(struct vv_fuse_request *request);
 
-MUST_CHECK int vv_fuse_open_new(struct vv_fuse *fuse, struct vv_handle *handle,
-                                struct vv_fuse_open **out_open);
+/* Made before anything is opened or made, which cannot be taken back when there is no memory for this. Its handle is
+ * then filled in. */
+MUST_CHECK int vv_fuse_open_new(struct vv_fuse *fuse, struct vv_fuse_open **out_open);
 void vv_fuse_open_free(struct vv_fuse_open *open);
 /* The kernel's file handle; NULL for none. */
 struct vv_fuse_open *vv_fuse_open_of(uint64_t fh);

@@ -18,13 +18,16 @@ static uint64_t node_of(const struct vv_fuse_request *request)
 int vv_fuse_opendir(struct vv_fuse_request *request)
 {
     struct fuse_open_in in;
-    struct vv_handle *handle;
     struct vv_fuse_open *open;
     if (!vv_fuse_take(request, &in, sizeof(in)))
         return -EINVAL;
     int flags = (int)(in.flags & ~(uint32_t)(O_CREAT | O_EXCL | O_TRUNC)) | O_DIRECTORY;
-    TRY(vv_fs_open_file(request->fuse->fs, &request->call, node_of(request), flags, &handle));
-    TRY(vv_fuse_open_new(request->fuse, handle, &open));
+    TRY(vv_fuse_open_new(request->fuse, &open));
+    int err = vv_fs_open_file(request->fuse->fs, &request->call, node_of(request), flags, &open->handle);
+    if (err < 0) {
+        vv_fuse_open_free(open);
+        return err;
+    }
     return vv_fuse_reply_open(request, open, true);
 }
 

@@ -30,7 +30,6 @@ static int truncate_opened(struct vv_fuse_request *request, struct vv_handle *ha
 int vv_fuse_open(struct vv_fuse_request *request)
 {
     struct fuse_open_in in;
-    struct vv_handle *handle;
     struct vv_fuse_open *open;
     if (!vv_fuse_take(request, &in, sizeof(in)))
         return -EINVAL;
@@ -38,10 +37,11 @@ int vv_fuse_open(struct vv_fuse_request *request)
     if (request->fuse->options.is_read_only && ((flags & O_ACCMODE) != O_RDONLY || flags & O_TRUNC))
         return -EROFS;
     bool is_killing = (flags & O_TRUNC) && (in.open_flags & FUSE_OPEN_KILL_SUIDGID);
-    TRY(vv_fs_open_file(request->fuse->fs, &request->call, node_of(request),
-                        is_killing ? flags & ~O_TRUNC : flags, &handle));
-    TRY(vv_fuse_open_new(request->fuse, handle, &open));
-    int err = is_killing ? truncate_opened(request, handle) : 0;
+    TRY(vv_fuse_open_new(request->fuse, &open));
+    int err = vv_fs_open_file(request->fuse->fs, &request->call, node_of(request),
+                              is_killing ? flags & ~O_TRUNC : flags, &open->handle);
+    if (err == 0 && is_killing)
+        err = truncate_opened(request, open->handle);
     if (err < 0) {
         vv_fuse_open_free(open);
         return err;

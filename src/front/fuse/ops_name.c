@@ -208,7 +208,6 @@ int vv_fuse_create(struct vv_fuse_request *request)
     struct fuse_create_in in;
     struct vv_bytes name;
     struct vv_attr attr;
-    struct vv_handle *handle;
     struct vv_fuse_open *open;
     if (!vv_fuse_take(request, &in, sizeof(in)))
         return -EINVAL;
@@ -216,9 +215,13 @@ int vv_fuse_create(struct vv_fuse_request *request)
     struct vv_create create = {.mode = (in.mode & ~(uint32_t)S_IFMT) | S_IFREG, .umask = in.umask};
     uint32_t *groups CLEANUP(vv_free_ptr);
     add_groups_for(request, in.mode, &groups);
-    TRY(vv_fs_create(request->fuse->fs, &request->call, node_of(request), (const char *)name.ptr,
-                     name.len, &create, (int)in.flags, &attr, &handle));
-    TRY(vv_fuse_open_new(request->fuse, handle, &open));
+    TRY(vv_fuse_open_new(request->fuse, &open));
+    int err = vv_fs_create(request->fuse->fs, &request->call, node_of(request), (const char *)name.ptr, name.len,
+                           &create, (int)in.flags, &attr, &open->handle);
+    if (err < 0) {
+        vv_fuse_open_free(open);
+        return err;
+    }
     return vv_fuse_reply_create(request, &attr, open);
 }
 
@@ -227,15 +230,18 @@ int vv_fuse_tmpfile(struct vv_fuse_request *request)
 {
     struct fuse_create_in in;
     struct vv_attr attr;
-    struct vv_handle *handle;
     struct vv_fuse_open *open;
     if (!vv_fuse_take(request, &in, sizeof(in)))
         return -EINVAL;
     struct vv_create create = {.mode = (in.mode & ~(uint32_t)S_IFMT) | S_IFREG, .umask = in.umask};
     uint32_t *groups CLEANUP(vv_free_ptr);
     add_groups_for(request, in.mode, &groups);
-    TRY(vv_fs_tmpfile(request->fuse->fs, &request->call, node_of(request), &create, (int)in.flags,
-                      &attr, &handle));
-    TRY(vv_fuse_open_new(request->fuse, handle, &open));
+    TRY(vv_fuse_open_new(request->fuse, &open));
+    int err = vv_fs_tmpfile(request->fuse->fs, &request->call, node_of(request), &create, (int)in.flags, &attr,
+                            &open->handle);
+    if (err < 0) {
+        vv_fuse_open_free(open);
+        return err;
+    }
     return vv_fuse_reply_create(request, &attr, open);
 }

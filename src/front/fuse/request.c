@@ -53,14 +53,11 @@ void vv_fuse_learn_caller(struct vv_fuse_request *request)
     vv_fuse_device_ids((pid_t)header->pid, &cred->uid, &cred->gid);
 }
 
-int vv_fuse_open_new(struct vv_fuse *fuse, struct vv_handle *handle, struct vv_fuse_open **out_open)
+int vv_fuse_open_new(struct vv_fuse *fuse, struct vv_fuse_open **out_open)
 {
-    struct vv_fuse_open *open = vv_alloc(sizeof(*open));
-    if (!open) {
-        vv_fs_release(handle);
+    struct vv_fuse_open *open = vv_zalloc(sizeof(*open));
+    if (!open)
         return -ENOMEM;
-    }
-    *open = (struct vv_fuse_open){.handle = handle, .inode = vv_handle_inode(handle)};
     vv_list_push_back(&fuse->opens, &open->node);
     *out_open = open;
     return 0;
