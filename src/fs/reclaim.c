@@ -1,6 +1,7 @@
 /* The reclaimer: one fiber that frees inodes whose last link and last handle are gone, in bounded
  * operations. What a crash leaves behind is found again by the orphan records. */
 #include <assert.h>
+#include <errno.h>
 #include <string.h>
 
 #include "base/hash.h"
@@ -146,7 +147,7 @@ static int reclaim_inode(struct vv_fs *fs, uint64_t inode)
     return reclaim(call);
 }
 
-/* Failing leaves the orphan record, and so the next opening tries again. */
+/* Failing leaves the orphan record, and so the next opening tries again; without memory, the reclaimer does. */
 static void reclaim_queued(struct vv_fs *fs)
 {
     struct vv_open_inode *open = vv_list_first(&fs->reclaims, struct vv_open_inode, in_reclaims);
@@ -158,6 +159,8 @@ static void reclaim_queued(struct vv_fs *fs)
         int err = reclaim_inode(fs, inode);
         if (err < 0 && err != -VV_ERR_SHUT_DOWN)
             vv_warn("fs", "reclaiming inode %llu: %s", (unsigned long long)inode, vv_err_text(err));
+        if (err < 0 && vv_err_errno(err) == ENOMEM)
+            fs->is_scanning_orphans = true;
     }
     bool is_queued_again = !vv_list_is_empty(&open->in_reclaims);
     if (open->handle_count + open->pending_count == 0 && !is_queued_again) {

@@ -254,6 +254,7 @@ static void test_fsck(void)
         tap_note("%s: %s", vv_fsck_kind_name(report.problems[i].kind), report.problems[i].text);
     tap_ok(report.problem_count == 0 && !report.is_incomplete, "finds nothing, in %llu inodes and %llu frames",
            (unsigned long long)report.inodes, (unsigned long long)report.frames_checked);
+    tap_is_int((int64_t)report.orphans, 0, "and no orphans");
     vv_fsck_report_done(&report);
 }
 
