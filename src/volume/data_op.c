@@ -383,7 +383,6 @@ static void apply_merge(struct vv_volume *volume, struct vv_staged_layer *staged
 {
     struct vv_layer *top = staged->into;
     uint32_t old_len = top->to - top->from;
-    uint32_t old_counted = vv_layer_counted(top);
     uint8_t these = vv_blocks_of(staged->from, staged->to, false);
     assert(top->extent == staged->extent && top->state == VV_LAYER_PLAIN);
     if (staged->larger_buf != NULL) {
@@ -400,8 +399,7 @@ static void apply_merge(struct vv_volume *volume, struct vv_staged_layer *staged
     if (staged->to > top->to)
         top->to = staged->to;
     top->aside = (uint8_t)((top->aside & ~these) | staged->aside);
-    top->extent->data->dirty_bytes += vv_layer_counted(top);
-    top->extent->data->dirty_bytes -= old_counted;
+    vv_extent_count(top->extent);
     top->commit_ref->plain_bytes += top->to - top->from - old_len;
     top->extent->stamp = ++volume->stamp;
     volume->stats.merged_writes++;

@@ -128,18 +128,35 @@ static void layer_account(struct vv_layer *layer, int sign)
     }
 }
 
-uint32_t vv_layer_counted(const struct vv_layer *layer)
+static void overlay_layer(struct vv_extent_state *state, const struct vv_layer *layer)
 {
-    uint32_t bytes = layer->to - layer->from;
-    if (layer->is_zero)
-        return 0;
-    for (unsigned i = 0; layer->aside >> i != 0; i++) {
-        uint32_t from = i * VV_EXTENT_BLOCK > layer->from ? i * VV_EXTENT_BLOCK : layer->from;
-        uint32_t to = (i + 1) * VV_EXTENT_BLOCK < layer->to ? (i + 1) * VV_EXTENT_BLOCK : layer->to;
-        if ((layer->aside >> i & 1) && from < to)
-            bytes -= to - from;
+    uint8_t these = vv_blocks_of(layer->from, layer->to, layer->is_zero);
+    uint8_t aside = layer->is_zero ? 0 : layer->aside & these;
+    state->blocks = vv_blocks_put(state->blocks, layer->from, layer->to, layer->is_zero);
+    state->aside = (uint8_t)((state->aside & ~these) | aside);
+    state->known |= these;
+}
+
+void vv_extent_count(struct vv_extent *extent)
+{
+    struct vv_extent_state state = {0};
+    for (struct vv_list *node = extent->layers.prev; node != &extent->layers; node = node->prev) {
+        const struct vv_layer *layer = vv_list_entry(node, struct vv_layer, in_extent);
+        if (!layer->is_settled)
+            overlay_layer(&state, layer);
     }
-    return bytes;
+    extent->data->dirty_bytes -= extent->dirty_bytes;
+    extent->dirty_bytes =
+        (uint32_t)__builtin_popcount(state.blocks & ~(unsigned)state.aside) * VV_EXTENT_BLOCK;
+    extent->data->dirty_bytes += extent->dirty_bytes;
+}
+
+void vv_layer_settle(struct vv_layer *layer)
+{
+    if (layer->is_settled)
+        return;
+    layer->is_settled = true;
+    vv_extent_count(layer->extent);
 }
 
 void vv_layer_attach_above(struct vv_volume *volume, struct vv_extent *extent,
@@ -159,7 +176,7 @@ void vv_layer_attach_above(struct vv_volume *volume, struct vv_extent *extent,
     extent->layer_count++;
     commit->change_bytes += VV_CHANGE_LAYER_BYTES;
     if (!layer->is_settled)
-        extent->data->dirty_bytes += vv_layer_counted(layer);
+        vv_extent_count(extent);
     layer_account(layer, 1);
 }
 
@@ -178,14 +195,14 @@ void vv_layer_detach(struct vv_volume *volume, struct vv_layer *layer)
     assert(extent != NULL);
     extent->stamp = ++volume->stamp;
     layer_account(layer, -1);
-    if (!layer->is_settled)
-        extent->data->dirty_bytes -= vv_layer_counted(layer);
     if (layer->state == VV_LAYER_SEALED)
         vv_segref_release(volume, &layer->loc.segment);
     if (layer->commit_ref->moved_to == &layer->in_commit)
         layer->commit_ref->moved_to = layer->in_commit.prev;
     vv_list_remove(&layer->in_extent);
     vv_list_remove(&layer->in_commit);
+    if (!layer->is_settled)
+        vv_extent_count(extent);
     extent->layer_count--;
     layer->extent = NULL;
     layer->commit_ref = NULL;
@@ -229,11 +246,7 @@ void vv_extent_overlay(const struct vv_extent *extent, uint64_t first, uint64_t 
         const struct vv_layer *layer = vv_list_entry(node, struct vv_layer, in_extent);
         if (layer->commit < first || layer->commit > last || layer->commit < hidden)
             continue;
-        uint8_t these = vv_blocks_of(layer->from, layer->to, layer->is_zero);
-        uint8_t aside = layer->is_zero ? 0 : layer->aside & these;
-        state->blocks = vv_blocks_put(state->blocks, layer->from, layer->to, layer->is_zero);
-        state->aside = (uint8_t)((state->aside & ~these) | aside);
-        state->known |= these;
+        overlay_layer(state, layer);
     }
 }
 

@@ -423,12 +423,8 @@ static void settle_dirty_bytes(struct unit *unit)
 {
     for (const struct vv_commit *commit = unit->first_commit; commit != NULL;
          commit = vv_unit_next(unit, commit)) {
-        vv_list_each (layer_node, &commit->layers) {
-            struct vv_layer *layer = vv_list_entry(layer_node, struct vv_layer, in_commit);
-            if (!layer->is_settled)
-                layer->extent->data->dirty_bytes -= vv_layer_counted(layer);
-            layer->is_settled = true;
-        }
+        vv_list_each (node, &commit->layers)
+            vv_layer_settle(vv_list_entry(node, struct vv_layer, in_commit));
     }
 }
 

@@ -80,6 +80,7 @@ struct vv_extent {
     uint64_t index;
     struct vv_list layers; /* newest first */
     uint32_t layer_count;
+    uint32_t dirty_bytes;  /* of its data's */
     uint32_t holds;        /* staged layers that are to be attached to it */
     uint64_t stamp;        /* of its last change */
 };
@@ -117,7 +118,7 @@ struct vv_data {
     struct vv_list in_queue; /* volume->drops, when dropped */
     uint64_t drop_commit;    /* 0 = not dropped */
     uint64_t drop_next;      /* where reclaiming goes on */
-    uint64_t dirty_bytes;    /* of layers not finalised; zeros and what lies in space set aside are not counted */
+    uint64_t dirty_bytes;    /* in blocks in which layers that are not finalised have bytes; not those set aside */
     uint64_t stamp;          /* of the last tombstone or drop */
     uint32_t holds;          /* fibers that need it to stay */
 };
@@ -322,8 +323,10 @@ void vv_layer_attach(struct vv_volume *volume, struct vv_extent *extent, struct 
 void vv_layer_attach_above(struct vv_volume *volume, struct vv_extent *extent,
                            struct vv_commit *commit, struct vv_layer *layer,
                            struct vv_layer *below);
-/* Its bytes that count as dirty: not those of blocks that were set aside. */
-uint32_t vv_layer_counted(const struct vv_layer *layer);
+/* A layer that is not settled has changed: work out anew what the extent adds to its data's dirty_bytes. */
+void vv_extent_count(struct vv_extent *extent);
+/* The sums of the tables have it from now on. */
+void vv_layer_settle(struct vv_layer *layer);
 /* Take out of extent and commit; drops the extent's reference. May free extent and data. */
 void vv_layer_detach(struct vv_volume *volume, struct vv_layer *layer);
 

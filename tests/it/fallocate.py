@@ -1,4 +1,4 @@
-"""fallocate.py DIRECTORY: what fallocate sets aside counts in st_blocks. Prints TAP; leaves files behind that are counted in full."""
+"""fallocate.py DIRECTORY: what fallocate sets aside counts in st_blocks, and what is in memory. Prints TAP; leaves files behind that are counted in full."""
 import ctypes
 import errno
 import os
@@ -146,11 +146,28 @@ def changes():
     os.close(fd)
 
 
+def in_memory():
+    """What is in memory counts as it will in the store."""
+    fd = new("memory")
+    os.pwrite(fd, b"m", 10000)
+    check("a byte", kib(fd), 4)
+    os.pwrite(fd, b"m", 10100)
+    check("and another in its block", kib(fd), 4)
+    os.fsync(fd)
+    check("and synced", kib(fd), 4)
+    os.pwrite(fd, b"m" * 100, 100000)
+    check("in another block", kib(fd), 8)
+    os.fsync(fd)
+    check("and synced", kib(fd), 8)
+    os.close(fd)
+
+
 for is_direct in (False, True):
     write_within(is_direct)
 large()
 by_bytes()
 ends()
 changes()
+in_memory()
 print(f"1..{count}")
 sys.exit(failed > 0)

@@ -19,6 +19,7 @@
 #define APPENDS 1000
 #define RANDOM_STEPS 6000
 #define READS_MAX 4
+#define COUNT_ROUNDS 300u
 
 struct step {
     enum { NONE, WRITE, ASIDE, PAYLOAD, CLEAR, DROP } kind;
@@ -37,6 +38,7 @@ struct test {
     const struct step *steps;
     int result; /* of the operation's function, once it has staged everything */
     struct vv_read *read;
+    uint64_t allocated;
     uint32_t random;
     struct reading readings[READS_MAX];
 };
@@ -168,6 +170,26 @@ static uint64_t merged(const struct test *test)
     return test->rig.volume->stats.merged_writes;
 }
 
+/* Bytes of the blocks in which layers that are not settled have bytes that no later zeros take away. */
+static uint64_t counted_of(const struct vv_extent *extent)
+{
+    uint64_t counted = 0;
+    for (uint32_t at = 0; at < VV_EXTENT_BYTES; at += VV_EXTENT_BLOCK) {
+        bool is_counted = false, is_decided = false;
+        vv_list_each (node, &extent->layers) {
+            const struct vv_layer *layer = vv_list_entry(node, struct vv_layer, in_extent);
+            bool is_whole = layer->from <= at && layer->to >= at + VV_EXTENT_BLOCK;
+            bool is_touched = layer->from < at + VV_EXTENT_BLOCK && layer->to > at;
+            if (is_decided || layer->is_settled || !(layer->is_zero ? is_whole : is_touched))
+                continue;
+            is_decided = true; /* the newest */
+            is_counted = !layer->is_zero && !(layer->aside >> at / VV_EXTENT_BLOCK & 1);
+        }
+        counted += is_counted ? VV_EXTENT_BLOCK : 0;
+    }
+    return counted;
+}
+
 /* All sums are those of what is there. */
 static bool is_counted_well(const struct test *test)
 {
@@ -183,10 +205,10 @@ static bool is_counted_well(const struct test *test)
         return plain == 0 && volume->open->plain_bytes == 0;
     vv_list_each (each, &data->extents) {
         const struct vv_extent *extent = vv_list_entry(each, struct vv_extent, in_data);
-        is_good &= extent->holds == 0;
+        is_good &= extent->holds == 0 && extent->dirty_bytes == counted_of(extent);
+        counted += extent->dirty_bytes;
         vv_list_each (node, &extent->layers) {
             const struct vv_layer *layer = vv_list_entry(node, struct vv_layer, in_extent);
-            counted += layer->is_settled ? 0 : vv_layer_counted(layer);
             if (layer->buf == NULL)
                 continue;
             charged += layer->buf->charge;
@@ -432,6 +454,99 @@ static void aside(struct test *test)
     }
 }
 
+static int do_count(struct vv_op *op, void *arg)
+{
+    struct test *test = arg;
+    return vv_op_allocated(op, INODE, test->data_id, &test->allocated);
+}
+
+static uint64_t allocated(struct test *test)
+{
+    int err = vv_volume_run(test->rig.volume, VV_OP_READ, 0, do_count, test);
+    return err < 0 ? UINT64_MAX : test->allocated;
+}
+
+/* A write or zeros somewhere in one half of an extent. is_aside: the lower one is set aside; is_whole: zeros are of whole
+ * blocks. */
+static int count_step(struct test *test, bool is_aside, bool is_whole)
+{
+    uint32_t half = draw(test, 2) * (VV_EXTENT_BYTES / 2);
+    uint32_t from = draw(test, VV_EXTENT_BYTES / 2);
+    uint32_t to = from + 1 + draw(test, draw(test, 2) ? 300 : VV_EXTENT_BYTES / 2);
+    if (to > VV_EXTENT_BYTES / 2)
+        to = VV_EXTENT_BYTES / 2;
+    bool is_zeros = draw(test, 3) == 0;
+    if (is_zeros && is_whole) {
+        from = from / VV_EXTENT_BLOCK * VV_EXTENT_BLOCK;
+        to = (to + VV_EXTENT_BLOCK - 1) / VV_EXTENT_BLOCK * VV_EXTENT_BLOCK;
+    }
+    return do_one(test, is_zeros ? CLEAR : is_aside && half == 0 ? ASIDE : WRITE, half + from,
+                  half + to);
+}
+
+/* Of bytes that lie over nothing in the store, the same is counted before and after they are there: blocks, whatever
+ * was written how often, in how many commits. Only when zeros take away all that was written in a part of a block, that may
+ * free it then. */
+static void same_when_sealed(struct test *test)
+{
+    unsigned compared = 0, same = 0, fewer = 0;
+    for (unsigned i = 0; i < COUNT_ROUNDS; i++) {
+        bool is_aside = draw(test, 2), is_whole = draw(test, 2);
+        bool is_good = true;
+        begin(test);
+        uint64_t finalised = test->rig.volume->finalised_commit;
+        for (unsigned steps = 1 + draw(test, 8); steps-- > 0;) {
+            is_good &= count_step(test, is_aside, is_whole) == 0;
+            if (draw(test, 4) == 0)
+                freeze(test);
+        }
+        uint64_t before = allocated(test);
+        is_good &= is_counted_well(test);
+        bool is_dirty = finalised == test->rig.volume->finalised_commit;
+        is_good &= vv_volume_sync(test->rig.volume, 0) == 0;
+        uint64_t after = allocated(test);
+        compared += is_dirty;
+        same += is_dirty && is_good && after == before;
+        fewer += is_dirty && is_good && after < before && !is_whole;
+    }
+    tap_ok(same + fewer == compared && fewer < compared / 8 && compared > COUNT_ROUNDS / 2,
+           "%u of %u times the same was counted before and after a sync, and %u times fewer", same,
+           compared, fewer);
+}
+
+/* What the contract says of st_blocks while bytes are in memory only. */
+static void counted_until_sealed(struct test *test)
+{
+    static const struct {
+        struct step first, second;
+        bool is_synced; /* between them */
+        unsigned dirty, sealed; /* blocks */
+        const char *what;
+    } rows[] = {
+        {{WRITE, 10000, 10001}, {NONE, 0, 0}, false, 1, 1, "a byte"},
+        {{WRITE, 10000, 10010}, {WRITE, 10100, 10110}, false, 1, 1, "two writes in a block"},
+        {{WRITE, 0, 32768}, {WRITE, 4096, 12288}, false, 8, 8, "an overwrite in memory"},
+        {{WRITE, 0, 32768}, {CLEAR, 4096, 12288}, false, 6, 6, "blocks freed in memory"},
+        {{WRITE, 0, 32768}, {CLEAR, 100, 4000}, true, 8, 8, "zeros in a block"},
+        {{WRITE, 0, 32768}, {WRITE, 4096, 12288}, true, 10, 8, "an overwrite counts twice"},
+        {{WRITE, 0, 32768}, {CLEAR, 4096, 12288}, true, 8, 6, "zeros free a block later"},
+        {{WRITE, 0, 65536}, {CLEAR, 0, 32768}, true, 16, 8, "and an extent"},
+        {{WRITE, 0, 65536}, {DROP, 0, 65536}, true, 16, 0, "and a file"},
+    };
+    for (size_t i = 0; i < sizeof rows / sizeof rows[0]; i++) {
+        begin(test);
+        int err = do_one(test, rows[i].first.kind, rows[i].first.from, rows[i].first.to);
+        if (err == 0 && rows[i].is_synced)
+            err = vv_volume_sync(test->rig.volume, 0);
+        if (err == 0)
+            err = do_one(test, rows[i].second.kind, rows[i].second.from, rows[i].second.to);
+        tap_is_int(err, 0, "%s", rows[i].what);
+        tap_is_int((int64_t)allocated(test) / VV_EXTENT_BLOCK, rows[i].dirty, "blocks in memory");
+        tap_is_int(vv_volume_settle(test->rig.volume), 0, "settled");
+        tap_is_int((int64_t)allocated(test) / VV_EXTENT_BLOCK, rows[i].sealed, "blocks");
+    }
+}
+
 static void refused(struct test *test)
 {
     static const struct step over[] = {{WRITE, 200, 300}, {WRITE, 200, 20000}, {PAYLOAD, 0, 30000}};
@@ -551,6 +666,8 @@ static void process_main(void *arg)
     readers(test);
     unsettled(test);
     aside(test);
+    same_when_sealed(test);
+    counted_until_sealed(test);
     refused(test);
     no_memory(test);
     random_writes(test);
