@@ -13,6 +13,9 @@
 #define FILES_MAX 2000
 #define STICKY_STRIDE 5
 #define LIST_BYTES 4096
+#define NOISE_ROUNDS 600
+#define NOISE_AT_ONCE 8
+#define NOISE_NODES 12
 
 static struct mount mount;
 
@@ -215,6 +218,241 @@ static void test_step(const struct step *step, bool is_sticky)
            is_sticky ? "all behind some" : "each", (long long)n, refused);
 }
 
+/* ---- noise ---- */
+
+/* Whole requests whose values are drawn, several at once and some with an allocation failing: what they do is nobody's wish, but each
+ * is answered, and fsck finds what they made to be well. */
+
+static uint64_t nodes[NOISE_NODES];   /* what the kernel was told of; nodes[0] is a directory for this */
+static uint64_t handles[NOISE_NODES]; /* their file handles */
+
+static uint32_t draw(uint32_t bound)
+{
+    return (uint32_t)vv_sim_random(bound);
+}
+
+/* Opcodes with the size of what stands before their names. No IOCTL, and no flags of open files with WRITE: those end in
+ * notifications, which are not for this kernel. */
+static const struct noise {
+    uint32_t opcode;
+    size_t fixed_len;
+    unsigned names;
+    bool has_handle; /* comes first */
+} noises[] = {
+    {FUSE_LOOKUP, 0, 1, false},
+    {FUSE_GETATTR, sizeof(struct fuse_getattr_in), 0, false},
+    {FUSE_SETATTR, sizeof(struct fuse_setattr_in), 0, false},
+    {FUSE_READLINK, 0, 0, false},
+    {FUSE_SYMLINK, 0, 2, false},
+    {FUSE_MKNOD, sizeof(struct fuse_mknod_in), 1, false},
+    {FUSE_MKDIR, sizeof(struct fuse_mkdir_in), 1, false},
+    {FUSE_UNLINK, 0, 1, false},
+    {FUSE_RMDIR, 0, 1, false},
+    {FUSE_RENAME, sizeof(struct fuse_rename_in), 2, false},
+    {FUSE_RENAME2, sizeof(struct fuse_rename2_in), 2, false},
+    {FUSE_LINK, sizeof(struct fuse_link_in), 1, false},
+    {FUSE_OPEN, sizeof(struct fuse_open_in), 0, false},
+    {FUSE_OPENDIR, sizeof(struct fuse_open_in), 0, false},
+    {FUSE_READ, sizeof(struct fuse_read_in), 0, true},
+    {FUSE_WRITE, sizeof(struct fuse_write_in), 0, true},
+    {FUSE_READDIR, sizeof(struct fuse_read_in), 0, true},
+    {FUSE_READDIRPLUS, sizeof(struct fuse_read_in), 0, true},
+    {FUSE_STATFS, 0, 0, false},
+    {FUSE_FSYNC, sizeof(struct fuse_fsync_in), 0, true},
+    {FUSE_FLUSH, sizeof(struct fuse_flush_in), 0, true},
+    {FUSE_SETXATTR, sizeof(struct fuse_setxattr_in), 1, false},
+    {FUSE_GETXATTR, sizeof(struct fuse_getxattr_in), 1, false},
+    {FUSE_LISTXATTR, sizeof(struct fuse_getxattr_in), 0, false},
+    {FUSE_REMOVEXATTR, 0, 1, false},
+    {FUSE_GETLK, sizeof(struct fuse_lk_in), 0, true},
+    {FUSE_SETLK, sizeof(struct fuse_lk_in), 0, true},
+    {FUSE_SETLKW, sizeof(struct fuse_lk_in), 0, true},
+    {FUSE_ACCESS, sizeof(struct fuse_access_in), 0, false},
+    {FUSE_CREATE, sizeof(struct fuse_create_in), 1, false},
+    {FUSE_TMPFILE, sizeof(struct fuse_create_in), 1, false},
+    {FUSE_FALLOCATE, sizeof(struct fuse_fallocate_in), 0, true},
+    {FUSE_LSEEK, sizeof(struct fuse_lseek_in), 0, true},
+    {FUSE_COPY_FILE_RANGE, sizeof(struct fuse_copy_file_range_in), 0, true},
+    {VV_FUSE_STATX, sizeof(struct vv_fuse_statx_in), 0, false},
+};
+
+/* A value that may mean something, of any size. */
+static uint64_t draw_value(void)
+{
+    static const uint64_t values[] = {0, 1, 2, 3, 511, 4096, 32768, 40000, 1u << 20, INT32_MAX, UINT32_MAX, INT64_MAX,
+                                      UINT64_MAX, S_IFREG | 0644, S_IFDIR | 02755, S_IFIFO | 0600, O_RDWR | O_TRUNC};
+    const uint32_t count = sizeof(values) / sizeof(values[0]);
+    uint32_t i = draw(count + 3);
+    return i < count ? values[i] : i == count ? draw(70000) : nodes[draw(NOISE_NODES)];
+}
+
+static void put_u64(uint8_t *fixed, size_t at, uint64_t value)
+{
+    memcpy(fixed + at, &value, sizeof(value));
+}
+
+static void put_u32(uint8_t *fixed, size_t at, uint64_t value)
+{
+    uint32_t low = (uint32_t)value;
+    memcpy(fixed + at, &low, sizeof(low));
+}
+
+/* What is likely to be served. */
+static void put_sensible(uint32_t opcode, uint8_t *fixed)
+{
+    static const uint32_t flags[] = {O_RDONLY, O_RDWR, O_RDWR | O_TRUNC, O_WRONLY | O_EXCL};
+    switch (opcode) {
+    case FUSE_RENAME2:
+        put_u32(fixed, 8, draw(8));
+        break;
+    case FUSE_OPEN: case FUSE_CREATE: case FUSE_TMPFILE:
+        put_u32(fixed, 0, flags[draw(4)]);
+        put_u32(fixed, 4, opcode == FUSE_OPEN ? draw(2) : 0644 | draw(8) << 9);
+        break;
+    case FUSE_READ: case FUSE_WRITE: case FUSE_FALLOCATE: case FUSE_LSEEK: case FUSE_COPY_FILE_RANGE:
+        put_u64(fixed, 8, draw(200000));
+        put_u64(fixed, 16, opcode == FUSE_LSEEK ? 3 + draw(2) : draw(200000));
+        put_u32(fixed, 24, draw(4)); /* of these, FALLOCATE's mode */
+        put_u64(fixed, 32, draw(200000));
+        put_u64(fixed, 40, draw(200000));
+        break;
+    case FUSE_GETLK: case FUSE_SETLK: case FUSE_SETLKW:
+        put_u64(fixed, 8, draw(3));
+        put_u64(fixed, 16, draw(100));
+        put_u64(fixed, 24, 100 + draw(100));
+        put_u32(fixed, 32, draw(3));
+        break;
+    }
+}
+
+static void draw_fixed(const struct noise *noise, uint64_t handle, uint8_t fixed[128])
+{
+    memset(fixed, 0, 128);
+    for (size_t at = 0; at < noise->fixed_len;) {
+        uint64_t value = draw_value();
+        size_t len = draw(2) || noise->fixed_len - at < 8 ? 4 : 8;
+        memcpy(fixed + at, &value, len);
+        at += len;
+    }
+    if (draw(4))
+        put_sensible(noise->opcode, fixed);
+    if (noise->has_handle)
+        put_u64(fixed, 0, handle);
+    if (noise->opcode == FUSE_SETATTR)
+        put_u64(fixed, offsetof(struct fuse_setattr_in, fh), 0);
+    /* Not the other files. */
+    if (noise->opcode == FUSE_LINK || noise->opcode == FUSE_RENAME || noise->opcode == FUSE_RENAME2)
+        put_u64(fixed, 0, nodes[draw(NOISE_NODES)]);
+    if (noise->opcode == FUSE_COPY_FILE_RANGE) {
+        put_u64(fixed, offsetof(struct fuse_copy_file_range_in, nodeid_out), nodes[draw(NOISE_NODES)]);
+        put_u64(fixed, offsetof(struct fuse_copy_file_range_in, flags), 0);
+    }
+    if (noise->opcode == FUSE_WRITE)
+        put_u32(fixed, offsetof(struct fuse_write_in, flags), 0);
+}
+
+static struct kernel_call *post_noise(void)
+{
+    static uint8_t tail[70000];
+    uint8_t fixed[128];
+    const struct noise *noise = &noises[draw(sizeof(noises) / sizeof(noises[0]))];
+    unsigned i = draw(3) && !noise->has_handle ? 0 : draw(NOISE_NODES);
+    bool is_attribute = noise->opcode == FUSE_SETXATTR || noise->opcode == FUSE_GETXATTR ||
+                        noise->opcode == FUSE_REMOVEXATTR;
+    size_t tail_len = 0;
+    for (unsigned name = 0; name < noise->names; name++) {
+        char text[24];
+        vv_format(text, sizeof(text), "%s%u", is_attribute ? "user." : "", draw(6));
+        memcpy(tail + tail_len, text, strlen(text) + 1);
+        tail_len += strlen(text) + 1;
+    }
+    draw_fixed(noise, noise->has_handle && draw(4) ? handles[i] : 0, fixed);
+    if (noise->opcode == FUSE_WRITE || noise->opcode == FUSE_SETXATTR) {
+        uint32_t len = draw(4) ? draw(9000) : draw(sizeof(tail) - 100);
+        tail_len += len;
+        if (draw(8))
+            put_u32(fixed, noise->opcode == FUSE_WRITE ? offsetof(struct fuse_write_in, size) : 0, len);
+    }
+    struct kernel_ask ask = {.opcode = noise->opcode,
+                             .nodeid = nodes[i],
+                             .uid = draw(2) * 1000,
+                             .fixed = {fixed, noise->fixed_len},
+                             .tail = {tail, tail_len}};
+    return kernel_post(ask);
+}
+
+/* Learn inodes and handles, give handles back. */
+static void learn(const struct kernel_call *call)
+{
+    struct fuse_entry_out entry = {0};
+    struct fuse_open_out open = {0};
+    uint32_t opcode = call->header.opcode;
+    uint32_t i = 1 + draw(NOISE_NODES - 1);
+    if (call->error != 0)
+        return;
+    bool is_made = call->most == sizeof(entry) + sizeof(open);
+    if (is_made || call->most == sizeof(entry))
+        memcpy(&entry, call->reply, sizeof(entry));
+    if (is_made || opcode == FUSE_OPEN || opcode == FUSE_OPENDIR)
+        memcpy(&open, call->reply + (is_made ? sizeof(entry) : 0), sizeof(open));
+    uint64_t inode = entry.nodeid ? entry.nodeid : call->header.nodeid;
+    if (entry.nodeid == 0 && open.fh == 0)
+        return;
+    if (handles[i])
+        (void)ask_release(FUSE_RELEASE, nodes[i], handles[i]);
+    nodes[i] = inode;
+    handles[i] = open.fh;
+}
+
+/* No request of theirs is under way: requests that use a handle come before its release. */
+static unsigned finish_noise(struct kernel_call **calls, unsigned count)
+{
+    unsigned lost = 0;
+    for (unsigned i = 0; i < count; i++) {
+        struct fuse_interrupt_in in = {.unique = calls[i]->header.unique};
+        struct kernel_call *interrupt = NULL;
+        if (calls[i]->header.opcode == FUSE_SETLKW)
+            interrupt = kernel_post((struct kernel_ask){.opcode = FUSE_INTERRUPT, .fixed = KERNEL_FIXED(in)});
+        if (kernel_wait(calls[i]) == -ETIMEDOUT && lost++ == 0)
+            tap_note("no answer to %s of inode %llu", vv_fuse_opcode_name(calls[i]->header.opcode),
+                     (unsigned long long)calls[i]->header.nodeid);
+        for (int j = 0; interrupt && j < 1000 && !interrupt->is_read; j++)
+            vv_rt_sleep_ns(VV_NS_PER_MS);
+        if (interrupt)
+            kernel_drop(interrupt);
+    }
+    for (unsigned i = 0; i < count; i++) {
+        learn(calls[i]);
+        kernel_drop(calls[i]);
+    }
+    return lost;
+}
+
+static void test_noise(void)
+{
+    struct fuse_mkdir_in in = {.mode = 0755};
+    struct kernel_ask ask = {
+        .opcode = FUSE_MKDIR, .nodeid = MOUNT_ROOT, .fixed = KERNEL_FIXED(in), .tail = KERNEL_NAME("noise")};
+    tap_is_int(kernel_call(ask), sizeof(struct fuse_entry_out), "a directory");
+    unsigned lost = 0;
+    for (unsigned i = 0; i < NOISE_NODES; i++)
+        nodes[i] = (uint64_t)ask_lookup(MOUNT_ROOT, "noise");
+    for (unsigned round = 0; round < NOISE_ROUNDS; round++) {
+        struct kernel_call *calls[NOISE_AT_ONCE];
+        unsigned count = 1 + draw(NOISE_AT_ONCE);
+        if (draw(3) == 0)
+            vv_alloc_fail_at(draw(40), false);
+        for (unsigned i = 0; i < count; i++)
+            calls[i] = post_noise();
+        lost += finish_noise(calls, count);
+        vv_alloc_fail_at(-1, false);
+    }
+    tap_is_int(lost, 0, "all of %d times up to %d requests at once are answered", NOISE_ROUNDS, NOISE_AT_ONCE);
+    for (unsigned i = 0; i < NOISE_NODES; i++)
+        if (handles[i])
+            (void)ask_release(FUSE_RELEASE, nodes[i], handles[i]);
+}
+
 /* ---- what is left ---- */
 
 static void test_left(void)
@@ -265,6 +503,7 @@ static void test(void *arg)
     for (int is_sticky = 0; is_sticky < 2; is_sticky++)
         for (size_t i = 0; i < STEPS; i++)
             test_step(&steps[i], is_sticky);
+    test_noise();
     test_left();
     mount_close_door(&mount);
     vv_fs_close(mount.fs);

@@ -26,7 +26,8 @@
 
 /* A request, and what was answered. */
 struct kernel_call {
-    struct vv_list node; /* in kernel.calls */
+    struct vv_list node;   /* in kernel.calls */
+    struct vv_list unread; /* in kernel.unread, until the door has read it */
     struct fuse_in_header header;
     size_t least, most; /* bytes that its reply may have behind the header */
     bool is_answerable; /* FORGET, BATCH_FORGET and INTERRUPT are not */
@@ -54,7 +55,7 @@ struct kernel_ask {
 #define KERNEL_NAME(text) {(const uint8_t *)(text), strlen(text) + 1}
 
 static struct {
-    struct vv_list calls; /* oldest first */
+    struct vv_list calls, unread; /* oldest first */
     struct vv_waitq readers, askers;
     uint64_t unique;
     bool is_open, is_ended;
@@ -148,7 +149,8 @@ static struct kernel_call *kernel_waiting_for(uint64_t unique)
 int vv_fuse_device_open(struct vv_fuse_device *device, const struct vv_fuse_options *options)
 {
     *device = (struct vv_fuse_device){.fd = -1, .mountpoint = vv_strdup(options->mountpoint)};
-    return device->mountpoint ? 0 : -ENOMEM;
+    kernel.is_open = device->mountpoint != NULL;
+    return kernel.is_open ? 0 : -ENOMEM;
 }
 
 void vv_fuse_device_close(struct vv_fuse_device *device)
@@ -158,25 +160,16 @@ void vv_fuse_device_close(struct vv_fuse_device *device)
     kernel.is_open = false;
 }
 
-static struct kernel_call *kernel_next(void)
-{
-    vv_list_each (node, &kernel.calls) {
-        struct kernel_call *call = vv_list_entry(node, struct kernel_call, node);
-        if (!call->is_read)
-            return call;
-    }
-    return NULL;
-}
-
 ssize_t vv_fuse_device_read(struct vv_fuse_device *device, const struct iovec *iov, int count)
 {
     (void)device;
-    struct kernel_call *call;
-    while (!(call = kernel_next()) && !kernel.is_ended && kernel.read_error == 0)
+    while (vv_list_is_empty(&kernel.unread) && !kernel.is_ended && kernel.read_error == 0)
         vv_waitq_wait(&kernel.readers, VV_NEVER);
     int err = kernel.is_ended ? -ENODEV : kernel.read_error;
     kernel.read_error = 0;
     TRY(err);
+    struct kernel_call *call = vv_list_first(&kernel.unread, struct kernel_call, unread);
+    vv_list_remove(&call->unread);
     call->is_read = true;
     size_t at = 0;
     for (int i = 0; i < count && at < call->len; i++) {
@@ -281,10 +274,10 @@ int vv_fuse_device_peek(pid_t pid, uint64_t address, void *out, size_t len)
 /* Before each mount. */
 static UNUSED void kernel_start(void)
 {
-    kernel.is_open = true;
     kernel.is_ended = kernel.is_taking_back = kernel.is_busy = false;
     kernel.read_error = 0;
     vv_list_init(&kernel.calls);
+    vv_list_init(&kernel.unread);
     vv_waitq_init(&kernel.readers);
     vv_waitq_init(&kernel.askers);
 }
@@ -292,6 +285,8 @@ static UNUSED void kernel_start(void)
 static void kernel_drop(struct kernel_call *call)
 {
     vv_list_remove(&call->node);
+    if (!call->is_read)
+        vv_list_remove(&call->unread);
     free(call->reply);
     free(call);
 }
@@ -312,6 +307,7 @@ static struct kernel_call *kernel_post_bytes(const void *bytes, size_t len)
     memcpy(&call->header, bytes, header_len);
     kernel_reply_size(call, call->bytes + header_len, len - header_len);
     vv_list_push_back(&kernel.calls, &call->node);
+    vv_list_push_back(&kernel.unread, &call->unread);
     vv_waitq_wake_all(&kernel.readers);
     return call;
 }
