@@ -116,11 +116,13 @@ static bool is_counted_before(const struct vv_parts *parts, size_t index)
     return false;
 }
 
-/* Sectors that the data takes, and what is set aside; inline bytes count as one, so that nobody thinks them a hole. */
+/* Sectors that the data takes, and what is set aside; inline bytes count as one, so that nobody thinks them a hole. 0; 1 = that
+ * will change by itself. */
 static int count_blocks(struct vv_op *op, const struct vv_inode *inode, uint64_t *out_blocks)
 {
     struct vv_parts parts;
     uint64_t sum = inode->aside_blocks * VV_BLOCK_BYTES;
+    int is_settling = 0;
     *out_blocks = (S_ISREG(inode->mode) && inode->in_line.len > 0) + sum / 512;
     if (inode->parts.len == 0)
         return 0;
@@ -133,9 +135,10 @@ static int count_blocks(struct vv_op *op, const struct vv_inode *inode, uint64_t
         if (err < 0 && err != -VV_ERR_MISS)
             return err;
         sum += bytes;
+        is_settling |= err == 1;
     }
     *out_blocks = (sum + 511) / 512;
-    return vv_op_is_missing(op) ? -VV_ERR_MISS : 0;
+    return vv_op_is_missing(op) ? -VV_ERR_MISS : is_settling;
 }
 
 /* What follows on an inode's record: most who read it want to know its blocks. */
@@ -266,7 +269,8 @@ int vv_dir_remove(struct vv_inode *dir, bool is_subdir)
 int vv_inode_attr(struct vv_op *op, const struct vv_inode *inode, struct vv_attr *out_attr)
 {
     uint64_t blocks;
-    TRY(count_blocks(op, inode, &blocks));
+    int is_settling = count_blocks(op, inode, &blocks);
+    TRY(is_settling);
     *out_attr = (struct vv_attr){.inode = inode->inode,
                                  .mode = inode->mode,
                                  .nlink = inode->nlink,
@@ -276,6 +280,7 @@ int vv_inode_attr(struct vv_op *op, const struct vv_inode *inode, struct vv_attr
                                  .rdev_minor = (uint32_t)inode->rdev,
                                  .size = inode->size,
                                  .blocks = blocks,
+                                 .is_settling = is_settling > 0,
                                  .atime = inode->atime,
                                  .mtime = inode->mtime,
                                  .ctime = inode->ctime,

@@ -52,6 +52,8 @@ struct vv_attr {
     uint32_t rdev_major, rdev_minor;
     uint64_t size;
     uint64_t blocks; /* of 512 bytes */
+    bool is_settling; /* ... which will be fewer soon, without a change of the inode: what is written over or freed still
+                       * counts. Out only */
     struct timespec atime, mtime, ctime, btime;
     uint32_t flags; /* FS_*_FL of FS_IOC_GETFLAGS */
     uint64_t generation;

@@ -116,10 +116,11 @@ int vv_op_allocated(struct vv_op *op, uint64_t inode, uint64_t data_id, uint64_t
     TRY(err);
     note_found(op, bytes);
     const struct vv_data *data = vv_data_find(op->volume, data_id);
+    bool is_changing = data != NULL && allocated != 0;
     if (data != NULL)
         allocated += (int64_t)data->dirty_bytes;
     *out_bytes = allocated > 0 ? (uint64_t)allocated : 0;
-    return 0;
+    return is_changing;
 }
 
 static int stage_record(struct vv_op *op, enum vv_lsm_kind kind, struct vv_bytes key,

@@ -110,7 +110,8 @@ MUST_CHECK int vv_volume_run(struct vv_volume *volume, enum vv_op_mode mode, siz
 MUST_CHECK int vv_op_get(struct vv_op *op, struct vv_bytes key, struct vv_bytes *out_value);
 /* True when something was missed in this round: return -VV_ERR_MISS before staging anything. */
 bool vv_op_is_missing(const struct vv_op *op);
-/* Bytes allocated to (inode, data id): on the store, and dirty; not those in space that was set aside. 0 or -VV_ERR_MISS. */
+/* Bytes allocated to (inode, data id): on the store, and dirty; not those in space that was set aside. 0; 1 = what lies in
+ * memory may lie over some on the store, or frees some: it will change by itself, soon as a rule; -VV_ERR_MISS. */
 MUST_CHECK int vv_op_allocated(struct vv_op *op, uint64_t inode, uint64_t data_id,
                                uint64_t *out_bytes);
 /* After a miss: once it has been fetched, call fn(op, arg), which only reads: what it misses is fetched at once, and

@@ -147,7 +147,7 @@ def changes():
 
 
 def in_memory():
-    """What is in memory counts as it will in the store."""
+    """What is in memory counts as it will in the store, or does soon; the kernel does not keep what it was told meanwhile."""
     fd = new("memory")
     os.pwrite(fd, b"m", 10000)
     check("a byte", kib(fd), 4)
@@ -159,6 +159,18 @@ def in_memory():
     check("in another block", kib(fd), 8)
     os.fsync(fd)
     check("and synced", kib(fd), 8)
+    os.close(fd)
+    fd = new("over")
+    os.pwrite(fd, b"o" * (1 << 20), 0)
+    os.fsync(fd)
+    check("a MiB", kib(fd), 1024)
+    time.sleep(1.5)  # so that it is in the store
+    os.pwrite(fd, b"v" * (1 << 20), 0)
+    soon("written again, it soon counts once", fd, 1024)
+    fallocate(fd, PUNCH | KEEP, 4096, 8192)
+    soon("punching soon gives blocks back", fd, 1016)
+    os.ftruncate(fd, 100000)
+    soon("and so does cutting", fd, 92)
     os.close(fd)
 
 

@@ -7,7 +7,7 @@
  *
  * A pool of fibers takes turns: one waits for the next request, the others serve theirs. The kernel
  * checks permissions and ACLs (default_permissions), and caches names, attributes, symlinks,
- * directories and data for VV_FUSE_TIMEOUT_S. That is safe since every change that comes through
+ * directories and data for VV_FUSE_TIMEOUT_S (VV_FUSE_SETTLING_S, see vv_attr). That is safe since every change that comes through
  * another door is invalidated in the kernel, from a thread of its own, before the other door
  * answers; a reply that was on its way to the kernel meanwhile carries no timeout.
  *
@@ -23,6 +23,7 @@
 #include "fs/fs.h"
 
 #define VV_FUSE_TIMEOUT_S 3600            /* how long the kernel may keep names and attributes */
+#define VV_FUSE_SETTLING_S 1              /* ... attributes whose count of blocks will change by itself */
 #define VV_FUSE_IO_BYTES_MAX (1u << 20)   /* of one read or write request */
 #define VV_FUSE_FIBERS_MAX 512            /* requests being served at once */
 #define VV_FUSE_LOCK_WAITERS_MAX 4096     /* besides those */

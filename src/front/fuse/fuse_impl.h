@@ -177,6 +177,8 @@ void vv_fuse_fill_entry(const struct vv_attr *attr, uint64_t timeout_s,
                         struct fuse_entry_out *out_entry);
 /* How long the kernel may keep what this request is told. */
 uint64_t vv_fuse_timeout_s(struct vv_fuse_request *request);
+/* ... the attributes, if it may keep names for timeout_s. */
+uint64_t vv_fuse_attr_timeout_s(const struct vv_attr *attr, uint64_t timeout_s);
 
 /* ---- request.c: taking requests apart ---- */
 

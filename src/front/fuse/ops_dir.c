@@ -90,7 +90,7 @@ static int add_attrs(struct vv_fuse_request *request, struct listing *listing,
         struct fuse_entry_out out;
         if (errors[i] < 0)
             continue;
-        vv_fuse_fill_entry(&attrs[i], 0, &out); /* the timeout follows */
+        vv_fuse_fill_entry(&attrs[i], UINT64_MAX, &out); /* the timeout follows */
         memcpy(listing->writer.ptr + entries[i].at, &out, sizeof(out));
     }
     return 0;
@@ -124,7 +124,7 @@ static void tell_entries(struct vv_fuse_request *request, const struct listing *
         if (out.nodeid == 0)
             continue;
         out.entry_valid = timeout_s;
-        out.attr_valid = timeout_s;
+        out.attr_valid = out.attr_valid < timeout_s ? out.attr_valid : timeout_s;
         memcpy(listing->writer.ptr + plus.at, &out, sizeof(out));
         vv_fuse_known_tell(request->fuse, out.nodeid, node_of(request));
     }

@@ -24,7 +24,7 @@ int vv_fuse_statx(struct vv_fuse_request *request)
     struct vv_fuse_statx_out out;
     TRY(vv_fs_getattr(request->fuse->fs, node_of(request), &attr));
     vv_fuse_encode_statx(&attr, &out);
-    out.attr_valid = vv_fuse_timeout_s(request);
+    out.attr_valid = vv_fuse_attr_timeout_s(&attr, vv_fuse_timeout_s(request));
     vv_fuse_reply(request, &out, sizeof(out));
     return 0;
 }

@@ -72,6 +72,11 @@ uint64_t vv_fuse_timeout_s(struct vv_fuse_request *request)
     return VV_FUSE_TIMEOUT_S;
 }
 
+uint64_t vv_fuse_attr_timeout_s(const struct vv_attr *attr, uint64_t timeout_s)
+{
+    return attr->is_settling && timeout_s > VV_FUSE_SETTLING_S ? VV_FUSE_SETTLING_S : timeout_s;
+}
+
 int vv_fuse_reply_changed(struct vv_fuse_request *request, const struct vv_attr *attr)
 {
     struct fuse_attr_out out = {0};
@@ -82,7 +87,8 @@ int vv_fuse_reply_changed(struct vv_fuse_request *request, const struct vv_attr 
 
 int vv_fuse_reply_attr(struct vv_fuse_request *request, const struct vv_attr *attr)
 {
-    struct fuse_attr_out out = {.attr_valid = vv_fuse_timeout_s(request)};
+    struct fuse_attr_out out = {.attr_valid =
+                                    vv_fuse_attr_timeout_s(attr, vv_fuse_timeout_s(request))};
     vv_fuse_encode_attr(attr, &out.attr);
     vv_fuse_reply(request, &out, sizeof(out));
     return 0;
@@ -95,7 +101,7 @@ void vv_fuse_fill_entry(const struct vv_attr *attr, uint64_t timeout_s,
         .nodeid = attr->inode,
         .generation = attr->inode == FUSE_ROOT_ID ? 0 : attr->generation, /* as the kernel has it */
         .entry_valid = timeout_s,
-        .attr_valid = timeout_s,
+        .attr_valid = vv_fuse_attr_timeout_s(attr, timeout_s),
     };
     vv_fuse_encode_attr(attr, &out_entry->attr);
 }

@@ -39,6 +39,7 @@ struct test {
     int result; /* of the operation's function, once it has staged everything */
     struct vv_read *read;
     uint64_t allocated;
+    int is_changing; /* is what vv_op_allocated said */
     uint32_t random;
     struct reading readings[READS_MAX];
 };
@@ -462,8 +463,8 @@ static int do_count(struct vv_op *op, void *arg)
 
 static uint64_t allocated(struct test *test)
 {
-    int err = vv_volume_run(test->rig.volume, VV_OP_READ, 0, do_count, test);
-    return err < 0 ? UINT64_MAX : test->allocated;
+    test->is_changing = vv_volume_run(test->rig.volume, VV_OP_READ, 0, do_count, test);
+    return test->is_changing < 0 ? UINT64_MAX : test->allocated;
 }
 
 /* A write or zeros somewhere in one half of an extent. is_aside: the lower one is set aside; is_whole: zeros are of whole
@@ -542,8 +543,10 @@ static void counted_until_sealed(struct test *test)
             err = do_one(test, rows[i].second.kind, rows[i].second.from, rows[i].second.to);
         tap_is_int(err, 0, "%s", rows[i].what);
         tap_is_int((int64_t)allocated(test) / VV_EXTENT_BLOCK, rows[i].dirty, "blocks in memory");
+        tap_is_int(test->is_changing, rows[i].is_synced, "which may change by itself");
         tap_is_int(vv_volume_settle(test->rig.volume), 0, "settled");
         tap_is_int((int64_t)allocated(test) / VV_EXTENT_BLOCK, rows[i].sealed, "blocks");
+        tap_is_int(test->is_changing, 0, "for good");
     }
 }
 
