@@ -240,46 +240,45 @@ static void test_unique(void)
 
 /* ---- forgetting ---- */
 
-static void forget_batch(uint32_t said, uint32_t sent)
+/* A batch that says how many it has, and has `len` bytes of: two of nothing, and two of `number`. */
+static void forget_batch(uint32_t said, uint64_t number, size_t len)
 {
     struct fuse_batch_forget_in in = {.count = said};
-    struct fuse_forget_one ones[4] = {{NO_INODE, 0}, {inode, 0}, {0, 0}, {UINT64_MAX, 0}};
-    struct kernel_ask ask = {.opcode = FUSE_BATCH_FORGET,
-                             .fixed = KERNEL_FIXED(in),
-                             .tail = bytes_of(ones, sent * sizeof(ones[0]))};
+    struct fuse_forget_one ones[4] = {{NO_INODE, 0}, {UINT64_MAX, 0}, {number, 1}, {number, 1}};
+    struct kernel_ask ask = {.opcode = FUSE_BATCH_FORGET, .fixed = KERNEL_FIXED(in), .tail = bytes_of(ones, len)};
     kernel_tell(ask);
 }
 
-static void forget(uint64_t count)
+static void forget(uint64_t number, uint64_t count)
 {
     struct fuse_forget_in in = {.nlookup = count};
-    struct kernel_ask ask = {.opcode = FUSE_FORGET, .nodeid = inode, .fixed = KERNEL_FIXED(in)};
+    struct kernel_ask ask = {.opcode = FUSE_FORGET, .nodeid = number, .fixed = KERNEL_FIXED(in)};
     kernel_tell(ask);
 }
 
 static void test_forget(void)
 {
-    forget_batch(0, 4);
-    forget_batch(3, 4);
-    forget_batch(5, 4);
-    forget_batch(UINT32_MAX, 2);
-    forget_batch(2, 0);
-    struct fuse_forget_one half = {inode, 1};
-    struct fuse_batch_forget_in in = {.count = 1};
-    struct kernel_ask ask = {
-        .opcode = FUSE_BATCH_FORGET, .fixed = KERNEL_FIXED(in), .tail = bytes_of(&half, sizeof(half) - 1)};
-    kernel_tell(ask);
-    tap_ok(is_served() && vv_fuse_is_known(mount.fuse, inode), "what was not forgotten is known");
-    forget(UINT64_MAX);
-    forget(1); /* so that both together are none */
-    tap_ok(is_served() && vv_fuse_is_known(mount.fuse, inode), "also when numbers overflow");
+    const size_t one = sizeof(struct fuse_forget_one);
     uint64_t other, other_fh;
     tap_is_int(ask_create(MOUNT_ROOT, "other", &other, &other_fh), 0, "another file");
-    tap_ok(vv_fuse_is_known(mount.fuse, other), "is known");
-    tap_is_int(ask_release(FUSE_RELEASE, other, other_fh), 0, "released");
-    struct fuse_forget_in once = {.nlookup = 1};
-    kernel_tell((struct kernel_ask){.opcode = FUSE_FORGET, .nodeid = other, .fixed = KERNEL_FIXED(once)});
-    tap_ok(!vv_fuse_is_known(mount.fuse, other), "and forgotten");
+    tap_is_int(ask_release(FUSE_RELEASE, other, other_fh), 0, "of which the kernel was told once");
+    forget_batch(0, other, 4 * one);
+    forget_batch(2, other, 4 * one);
+    forget_batch(3, other, 2 * one);
+    forget_batch(UINT32_MAX, other, 3 * one - 1);
+    forget_batch(2, other, 0);
+    struct kernel_ask ask = {.opcode = FUSE_FORGET, .nodeid = other, .tail = bytes_of("\1\0\0\0\0\0\0", 7)};
+    kernel_tell(ask);
+    tap_ok(is_served() && vv_fuse_is_known(mount.fuse, other), "what was not wholly forgotten is known");
+    forget_batch(3, other, 4 * one);
+    tap_ok(!vv_fuse_is_known(mount.fuse, other), "one in a batch that has more than it says is forgotten");
+    tap_is_int(ask_lookup(MOUNT_ROOT, "other"), (int64_t)other, "told again");
+    tap_is_int(ask_lookup(MOUNT_ROOT, "other"), (int64_t)other, "and again");
+    forget(other, UINT64_MAX); /* one more, */
+    forget(other, 2);          /* and two less */
+    tap_ok(is_served() && vv_fuse_is_known(mount.fuse, other), "numbers that overflow do no harm");
+    forget_batch(UINT32_MAX, other, 3 * one);
+    tap_ok(!vv_fuse_is_known(mount.fuse, other), "nor does a batch that has less than it says");
     tap_is_int(ask_name(FUSE_UNLINK, MOUNT_ROOT, "other"), 0, "removed");
 }
 
@@ -328,31 +327,29 @@ static void test_interrupt(void)
 static void test_taken_back(void)
 {
     uint32_t process = (uint32_t)vv_sim_process_self();
+    struct vv_fs_call call = {.cred = {.is_checked = true}, .door = 1};
+    struct vv_attr taken;
     uint64_t some, dir_fh;
     tap_is_int(ask_open(FUSE_OPENDIR, MOUNT_ROOT, O_RDONLY, &dir_fh), 0, "a directory");
     struct vv_list *opens = &mount.fuse->opens;
     const struct vv_list *last = opens->prev;
-    forget(1);
-    bool known[2];
+    kernel.is_taking_back = true;
+    tap_is_int(ask_create(MOUNT_ROOT, "taken", &some, &some), -EINTR, "a CREATE that was taken back");
+    tap_is_int(vv_fs_lookup(mount.fs, &call, MOUNT_ROOT, "taken", 5, &taken), 0, "has made its file");
+    tap_ok(opens->prev == last && !vv_fuse_is_known(mount.fuse, taken.inode), "of which the kernel has nothing");
     tap_is_int(vv_fs_sync(mount.fs, 0), 0, "synced");
     size_t count = vv_alloc_domain_count(process);
-    kernel.is_taking_back = true;
-    for (int i = 0; i < 2; i++) {
-        tap_is_int(ask_open(FUSE_OPEN, inode, O_RDWR, &some), -EINTR, "an OPEN that was taken back");
-        tap_is_int(ask_open(FUSE_OPENDIR, MOUNT_ROOT, O_RDONLY, &some), -EINTR, "an OPENDIR");
-        tap_is_int(ask_lookup(MOUNT_ROOT, "file"), -EINTR, "a LOOKUP");
-        tap_is_int(ask_read(FUSE_READDIRPLUS, MOUNT_ROOT, dir_fh, 0, 4096), -EINTR, "a READDIRPLUS");
-        known[i] = vv_fuse_is_known(mount.fuse, inode);
-    }
-    kernel.is_taking_back = false;
+    tap_is_int(ask_open(FUSE_OPEN, inode, O_RDWR, &some), -EINTR, "an OPEN");
+    tap_is_int(ask_open(FUSE_OPENDIR, MOUNT_ROOT, O_RDONLY, &some), -EINTR, "an OPENDIR");
     tap_ok(opens->prev == last, "leave nothing open");
-    tap_ok(vv_alloc_domain_count(process) <= count, "and keep no memory");
-    tap_ok(known[0] == known[1], "and nothing known");
-    tap_is_int(ask_release(FUSE_RELEASEDIR, MOUNT_ROOT, dir_fh), 0, "released");
-    kernel.is_taking_back = true;
-    tap_is_int(ask_create(MOUNT_ROOT, "taken", &some, &some), -EINTR, "a CREATE");
+    tap_is_int(ask_lookup(MOUNT_ROOT, "taken"), -EINTR, "a LOOKUP");
+    tap_ok(!vv_fuse_is_known(mount.fuse, taken.inode), "tells of nothing");
+    tap_is_int(ask_read(FUSE_READDIRPLUS, MOUNT_ROOT, dir_fh, 0, 4096), -EINTR, "a READDIRPLUS");
+    tap_ok(!vv_fuse_is_known(mount.fuse, taken.inode), "neither");
+    tap_ok(vv_alloc_domain_count(process) <= count, "and none keeps memory");
     kernel.is_taking_back = false;
-    tap_is_int(ask_name(FUSE_UNLINK, MOUNT_ROOT, "taken"), 0, "whose file is there, and not open");
+    tap_is_int(ask_release(FUSE_RELEASEDIR, MOUNT_ROOT, dir_fh), 0, "released");
+    tap_is_int(ask_name(FUSE_UNLINK, MOUNT_ROOT, "taken"), 0, "and removed");
 }
 
 /* ---- ends ---- */
