@@ -69,16 +69,20 @@ static int open_dir(struct run *run)
     return ask_open(FUSE_OPENDIR, MOUNT_ROOT, O_RDONLY, &run->dir_fh);
 }
 
-/* How often a name is in one listing's reply; *io_offset goes on behind it. */
+/* How often a name is in one listing's reply; *io_offset goes on behind it. Many, when an entry has no attributes: nobody
+ * else is here who could have removed it meanwhile. */
 static unsigned count_name(size_t len, const char *name, uint64_t *io_offset)
 {
     unsigned count = 0;
     for (size_t at = 0; at < len;) {
+        struct fuse_entry_out entry;
         struct fuse_dirent dirent;
-        at += sizeof(struct fuse_entry_out);
+        memcpy(&entry, kernel.reply + at, sizeof(entry));
+        at += sizeof(entry);
         memcpy(&dirent, kernel.reply + at, FUSE_NAME_OFFSET);
         const uint8_t *found = kernel.reply + at + FUSE_NAME_OFFSET;
         count += dirent.namelen == strlen(name) && memcmp(found, name, dirent.namelen) == 0;
+        count += found[0] != '.' && (entry.nodeid != dirent.ino || entry.attr.ino != dirent.ino) ? 100 : 0;
         *io_offset = dirent.off;
         at += FUSE_DIRENT_ALIGN(FUSE_NAME_OFFSET + dirent.namelen);
     }

@@ -167,7 +167,13 @@ static void test_others(void)
         tap_ok(kernel_finish(post_value(lens[i])) == 0 && has_value(lens[i]), "a value of %zu bytes between WRITEs",
                lens[i]);
     }
+    struct kernel_call *calls[3];
     begin_bulk();
+    for (int i = 0; i < 3; i++)
+        calls[i] = post_write(inode, fh, 0, (struct vv_bytes){content, VV_FUSE_IO_BYTES_MAX});
+    for (int i = 0; i < 3; i++)
+        tap_is_int(finish_write(calls[i]), VV_FUSE_IO_BYTES_MAX, "one of three at once");
+    tap_ok(mount.fuse->free_buffers[true] != NULL, "whose memory is kept for the next");
     size_t count = vv_alloc_domain_count((uint32_t)vv_sim_process_self());
     for (int i = 0; i < VV_FUSE_BULK_REQUESTS; i++)
         if (ask_lookup(MOUNT_ROOT, "file") != (int64_t)inode)
@@ -175,6 +181,7 @@ static void test_others(void)
     tap_is_int(mount.fuse->bulk_left, 0, "after %d others none is expected", VV_FUSE_BULK_REQUESTS);
     tap_ok(vv_alloc_domain_count((uint32_t)vv_sim_process_self()) + VV_FUSE_PAYLOAD_PIECES <= count,
            "and the memory for one is given back");
+    tap_ok(mount.fuse->free_buffers[true] == NULL, "with all that was kept");
 }
 
 /* ---- no memory ---- */

@@ -6,6 +6,7 @@
 
 #define NO_INODE 987654321u
 #define NAME_LEN_LONG 300
+#define LONG_ENTRIES 800u /* more than a reply has */
 
 static struct mount mount;
 static uint64_t inode, fh;
@@ -204,6 +205,41 @@ static void test_sizes(void)
     tap_is_int(kernel_call(ask), -ENOTTY, "an ioctl that nobody knows");
 }
 
+/* A directory that is longer than a reply may be. */
+static void test_long_listing(void)
+{
+    char name[VV_NAME_MAX + 1];
+    struct fuse_mkdir_in in = {.mode = 0755};
+    struct kernel_ask ask = {
+        .opcode = FUSE_MKDIR, .nodeid = MOUNT_ROOT, .fixed = KERNEL_FIXED(in), .tail = KERNEL_NAME("long")};
+    tap_is_int(kernel_call(ask), sizeof(struct fuse_entry_out), "a directory");
+    uint64_t dir = (uint64_t)ask_lookup(MOUNT_ROOT, "long");
+    memset(name, 'n', sizeof(name));
+    name[VV_NAME_MAX] = '\0';
+    ask.nodeid = dir;
+    ask.tail = bytes_of(name, sizeof(name));
+    for (unsigned i = 0; i < LONG_ENTRIES; i++) {
+        name[0] = (char)('a' + i / 32);
+        name[1] = (char)('a' + i % 32);
+        if (kernel_call(ask) < 0)
+            tap_ok(false, "an entry");
+    }
+    unsigned count = 0, replies = 0;
+    ssize_t most = 0, got;
+    uint64_t offset = 0;
+    while ((got = ask_read(FUSE_READDIRPLUS, dir, 0, offset, UINT32_MAX)) > 0 && replies++ < LONG_ENTRIES) {
+        most = got > most ? got : most;
+        for (size_t at = 0; at < (size_t)got; count++) {
+            struct fuse_dirent dirent;
+            memcpy(&dirent, kernel.reply + at + sizeof(struct fuse_entry_out), FUSE_NAME_OFFSET);
+            offset = dirent.off;
+            at += sizeof(struct fuse_entry_out) + FUSE_DIRENT_ALIGN(FUSE_NAME_OFFSET + dirent.namelen);
+        }
+    }
+    tap_ok(got == 0 && count == LONG_ENTRIES + 2, "all of %u long names are listed", count);
+    tap_ok(replies > 1 && most <= 256 << 10, "in %u replies, of up to %zd bytes", replies, most);
+}
+
 static void test_inodes(void)
 {
     static const uint64_t inodes[] = {0, NO_INODE, UINT64_MAX};
@@ -390,9 +426,12 @@ static void test_ends(void)
     tap_is_int(ask_lock(FUSE_SETLK, inode, fh, 2, F_WRLCK), 0, "with the connection, its locks are gone");
     tap_is_int(kernel_call((struct kernel_ask){.opcode = FUSE_DESTROY}), 0, "DESTROY is answered");
     tap_ok(is_served(), "and ends nothing by itself");
+    wait = post_lock(FUSE_SETLKW, inode, fh, 3, F_WRLCK);
+    tap_ok(is_waiting(wait), "another waits for the lock");
     kernel_end();
     vv_rt_sleep_ns(VV_NS_PER_MS);
     tap_ok(vv_fuse_is_gone(mount.fuse), "the connection does");
+    tap_is_int(mount.fuse->stats.lock_waiters, 0, "and nobody waits any more");
     remount();
     kernel.read_error = -EIO;
     vv_waitq_wake_all(&kernel.readers);
@@ -417,6 +456,7 @@ static void test(void *arg)
     test_names();
     test_values();
     test_sizes();
+    test_long_listing();
     test_inodes();
     test_unique();
     test_forget();
