@@ -52,8 +52,11 @@ static inline struct vv_object_header fixture_header(const struct vv_keyring *ri
  */
 static inline void fixture_repeat(uint8_t *out, size_t len, size_t filled)
 {
-    for (; filled > 0 && filled < len; filled *= 2)
-        memcpy(out + filled, out, filled < len - filled ? filled : len - filled);
+    while (filled > 0 && filled < len) {
+        size_t more = len - filled < filled ? len - filled : filled;
+        memcpy(out + filled, out, more);
+        filled += more;
+    }
 }
 
 #define FIXTURE_REPEAT_LEN (1u << 20)
