@@ -235,6 +235,12 @@ class Line:
             return None
         return theirs / mine if self.is_time else mine / theirs
 
+    def spread(self, mine, theirs):
+        """The least and the greatest ratio of a run: what was beside what at the same time."""
+        pairs = list(zip(self.figures.get(mine, []), self.figures.get(theirs, [])))
+        ratios = [b / a if self.is_time else a / b for a, b in pairs if a and b]
+        return (min(ratios), max(ratios)) if len(ratios) > 1 else None
+
 
 def rate(result):
     return result[1] / result[0]
@@ -503,15 +509,19 @@ def verdict_of(line, ratios):
 def print_line(line):
     cells = "".join(f"{text_of(line.median(side.name)):>11}" for side in SIDES)
     print(f"{line.name:<14}{line.unit:<9}{cells}")
-    ratios = []
+    ratios, spreads = [], []
     for tail in ("", "/1", " nc", " nc/1"):
         ratio = line.ratio("varve" + tail, line.peer + tail)
         if ratio:
             ratios.append(("varve" + tail, ratio))
+            spreads.append(line.spread("varve" + tail, line.peer + tail))
     words = ", ".join(f"{name} x{ratio:.2f}" for name, ratio in ratios)
     peer = "ext4" if line.peer == "ext4" else "passthrough_hp"
     if words:
         print(f"    beside {peer}: {words}  {verdict_of(line, ratios)}")
+    if any(spreads):
+        print("    least and greatest of a run: " + ", ".join(
+            f"{name} {pair[0]:.2f}-{pair[1]:.2f}" for (name, _), pair in zip(ratios, spreads) if pair))
     print(f"    {line.note}")
     print_written(line)
 
