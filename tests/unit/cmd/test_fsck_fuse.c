@@ -162,7 +162,7 @@ static const struct step {
 
 /* ---- failing ---- */
 
-static bool is_over;
+static bool is_over = true; /* memory has come back */
 
 /* Memory comes back after a second. */
 static void give_memory(void *arg)
@@ -173,16 +173,26 @@ static void give_memory(void *arg)
     is_over = true;
 }
 
-static int serve_failing(const struct step *step, struct run *run, int64_t n, bool is_sticky)
+static void begin_failing(int64_t n, bool is_sticky)
 {
     is_over = !is_sticky;
     if (is_sticky && vv_fiber_start(give_memory, NULL, "memory") < 0)
-        return -EAGAIN;
+        abort();
     vv_alloc_fail_at(n, is_sticky);
-    int err = step->serve(run);
+}
+
+static void end_failing(void)
+{
     vv_alloc_fail_at(-1, false);
     while (!is_over)
         vv_rt_sleep_ns(VV_NS_PER_MS * 100);
+}
+
+static int serve_failing(const struct step *step, struct run *run, int64_t n, bool is_sticky)
+{
+    begin_failing(n, is_sticky);
+    int err = step->serve(run);
+    end_failing();
     return err;
 }
 
@@ -224,8 +234,8 @@ static void test_step(const struct step *step, bool is_sticky)
 
 /* ---- noise ---- */
 
-/* Whole requests whose values are drawn, several at once and some with an allocation failing: what they do is nobody's wish, but each
- * is answered, and fsck finds what they made to be well. */
+/* Whole requests whose values are drawn, several at once, some with allocations failing, and some whose answers nobody waits
+ * for: what they do is nobody's wish, but each is answered, and fsck finds what they made to be well. */
 
 static uint64_t nodes[NOISE_NODES];   /* what the kernel was told of; nodes[0] is a directory for this */
 static uint64_t handles[NOISE_NODES]; /* their file handles */
@@ -444,12 +454,14 @@ static void test_noise(void)
     for (unsigned round = 0; round < NOISE_ROUNDS; round++) {
         struct kernel_call *calls[NOISE_AT_ONCE];
         unsigned count = 1 + draw(NOISE_AT_ONCE);
+        kernel.is_taking_back = draw(6) == 0;
         if (draw(3) == 0)
-            vv_alloc_fail_at(draw(40), false);
+            begin_failing(draw(100), draw(4) == 0);
         for (unsigned i = 0; i < count; i++)
             calls[i] = post_noise();
         lost += finish_noise(calls, count);
-        vv_alloc_fail_at(-1, false);
+        kernel.is_taking_back = false;
+        end_failing();
     }
     tap_is_int(lost, 0, "all of %d times up to %d requests at once are answered", NOISE_ROUNDS, NOISE_AT_ONCE);
     for (unsigned i = 0; i < NOISE_NODES; i++)
