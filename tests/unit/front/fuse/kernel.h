@@ -4,7 +4,7 @@
  *
  * Nothing here uses base/alloc.h but the copy of the mount point, so each allocation that a test lets fail is the
  * product's. Reading waits in virtual time, so who waits in vain is told -ETIMEDOUT at once. Only for the simulated
- * runtime, where nobody else's thread may post: requests that end in a notification are not for here. */
+ * runtime, where nobody else's thread may post: requests that end in a notification need notifier.h as well. */
 #ifndef UNIT_FRONT_FUSE_KERNEL_H
 #define UNIT_FRONT_FUSE_KERNEL_H
 
@@ -102,6 +102,13 @@ static void kernel_reply_size(struct kernel_call *call, const uint8_t *body, siz
     case FUSE_LSEEK:
         call->most = sizeof(struct fuse_lseek_out);
         break;
+    case FUSE_IOCTL: {
+        struct fuse_ioctl_in ioctl = {0};
+        memcpy(&ioctl, body, len < sizeof(ioctl) ? len : sizeof(ioctl));
+        call->most = sizeof(struct fuse_ioctl_out) + ioctl.out_size;
+        is_variable = true;
+        break;
+    }
     case VV_FUSE_STATX:
         call->most = sizeof(struct vv_fuse_statx_out);
         break;
