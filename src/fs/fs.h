@@ -123,11 +123,15 @@ struct vv_fs_reply {
     uint64_t inode;                /* in the record: what was made or changed; set by the call */
 };
 
+struct vv_handle;
 /* A door's view: every call names the door it came through (for watches and locks). */
 struct vv_fs_call {
     struct vv_cred cred;
     unsigned door;
     const struct vv_fs_reply *reply; /* to be kept; NULL = none. Needs vv_fs_replies_open */
+    /* Where a directory that loses its name (vv_fs_rmdir, _rename) is handed out, open as by O_PATH: somebody may be in it.
+     * Left alone when there is none. NULL = not wanted. */
+    struct vv_handle **removed_dir;
 };
 
 /* Read what earlier servers left; once is enough. Suspends. -ENOMEM, errors of reading. */
@@ -162,7 +166,6 @@ MUST_CHECK int vv_fs_getattrs(struct vv_fs *fs, const uint64_t *inodes, size_t c
 struct vv_file;
 /* `set` holds the values of the bits in `mask`. `handle` (may be NULL): truncation through an open
  * file needs no permission on the inode. */
-struct vv_handle;
 MUST_CHECK int vv_fs_setattr(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t inode,
                              struct vv_handle *handle, const struct vv_attr *set, uint32_t mask,
                              struct vv_attr *out_attr);

@@ -85,6 +85,21 @@ void vv_handle_establish(struct vv_handle *handle)
     handle->is_established = true;
 }
 
+int vv_removed_dir_new(struct vv_fs *fs, const struct vv_fs_call *call, struct vv_handle **out_handle)
+{
+    *out_handle = NULL;
+    return call->removed_dir ? vv_handle_new(fs, O_PATH, out_handle) : 0;
+}
+
+void vv_removed_dir_give(const struct vv_fs_call *call, struct vv_handle **handle)
+{
+    if (!*handle || !(*handle)->open)
+        return;
+    vv_handle_establish(*handle);
+    *call->removed_dir = *handle;
+    *handle = NULL;
+}
+
 void vv_fs_release(struct vv_handle *handle)
 {
     if (!handle)

@@ -147,7 +147,8 @@ struct remove_name {
     const struct vv_fs_call *call;
     struct vv_place place;
     bool is_dir;
-    bool is_orphan; /* out */
+    struct vv_handle *removed_dir; /* to be bound; NULL = not wanted */
+    bool is_orphan;                /* out */
 };
 
 static int remove_name(struct vv_op *op, void *arg)
@@ -168,16 +169,23 @@ static int remove_name(struct vv_op *op, void *arg)
     TRY(vv_entry_erase(op, place->parent, &place->entry, place->name, place->name_len));
     TRY(vv_inode_save(op, &place->dir));
     TRY(vv_reply_stage(call->fs, op, call->call, place->child.inode));
+    if (call->removed_dir)
+        vv_handle_bind(call->removed_dir, place->child.inode);
     return vv_link_drop(call->fs, op, &place->child, place->parent, place->entry.cookie,
                         &call->is_orphan);
 }
 
 static int run_remove(struct remove_name *call)
 {
+    CLEANUP(vv_handle_release_ptr) struct vv_handle *removed_dir = NULL;
     struct vv_place *place = &call->place;
+    if (call->is_dir)
+        TRY(vv_removed_dir_new(call->fs, call->call, &removed_dir));
+    call->removed_dir = removed_dir;
     TRY(vv_volume_run(call->fs->volume, VV_OP_FREEING, 0, remove_name, call));
     if (call->is_orphan)
         vv_reclaim_queue(call->fs, place->child.inode);
+    vv_removed_dir_give(call->call, &removed_dir);
     vv_notify_entry(call->fs, call->call, place->parent, place->name, place->name_len);
     vv_notify_inode(call->fs, call->call, place->parent, 0, 0);
     vv_notify_inode(call->fs, call->call, place->child.inode, 0, 0);

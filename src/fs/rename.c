@@ -11,6 +11,7 @@ struct rename_name {
     const struct vv_fs_call *call;
     unsigned flags;
     struct vv_place from, to;
+    struct vv_handle *removed_dir; /* to be bound to to.child; NULL = not wanted */
     bool is_done;   /* out: something changed */
     bool is_orphan; /* out: to.child needs the reclaimer */
 };
@@ -199,6 +200,8 @@ static int move(struct vv_op *op, struct rename_name *call, struct vv_inode *to_
     TRY(vv_entry_erase(op, from->parent, &from->entry, from->name, from->name_len));
     if (to->is_found) {
         TRY(vv_entry_erase(op, to->parent, &to->entry, to->name, to->name_len));
+        if (call->removed_dir && S_ISDIR(to->child.mode))
+            vv_handle_bind(call->removed_dir, to->child.inode);
         TRY(vv_link_drop(call->fs, op, &to->child, to->parent, to->entry.cookie, &call->is_orphan));
     }
     TRY(vv_link_move(op, &from->child, from->parent, from->entry.cookie, to->parent, cookie));
@@ -242,6 +245,8 @@ static int rename_name(struct vv_op *op, void *arg)
     struct vv_place *to = &call->to;
     call->is_done = false;
     call->is_orphan = false;
+    if (call->removed_dir)
+        vv_handle_unbind(call->removed_dir);
     vv_place_read(call->fs, op, call->call, from);
     vv_place_read(call->fs, op, call->call, to);
     if (vv_op_is_missing(op))
@@ -264,8 +269,6 @@ static int finish(struct rename_name *call)
     struct vv_place *to = &call->to;
     if (!call->is_done)
         return 0;
-    if (call->is_orphan)
-        vv_reclaim_queue(fs, to->child.inode);
     vv_notify_entry(fs, call->call, from->parent, from->name, from->name_len);
     vv_notify_entry(fs, call->call, to->parent, to->name, to->name_len);
     vv_notify_inode(fs, call->call, from->parent, 0, 0);
@@ -316,6 +319,12 @@ int vv_fs_rename(struct vv_fs *fs, const struct vv_fs_call *call, uint64_t from_
     prefetch(&args);
     if (vv_planted(VV_PLANT_HALF_RENAME) && flags == 0)
         plant_unlink_target(&args);
+    CLEANUP(vv_handle_release_ptr) struct vv_handle *removed_dir = NULL;
+    TRY(vv_removed_dir_new(fs, call, &removed_dir));
+    args.removed_dir = removed_dir;
     TRY(vv_volume_run(fs->volume, VV_OP_WRITE, 0, rename_name, &args));
+    if (args.is_orphan)
+        vv_reclaim_queue(fs, args.to.child.inode);
+    vv_removed_dir_give(call, &removed_dir);
     return finish(&args);
 }

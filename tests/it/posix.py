@@ -291,6 +291,41 @@ class Posix:
                 os.close(up)
             os.close(fd)
 
+    # ---- a working directory that is removed ----
+
+    def stay(self, path, remove):
+        """In `path` while remove() takes it away: what a process there sees of it and of what was above."""
+        pid = os.fork()
+        if pid != 0:
+            return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        try:
+            os.chdir(path)
+            remove()
+            seen = os.stat(".").st_nlink == 0 and os.listdir(".") == []
+            os.chmod(".", 0o700)
+            seen &= os.stat(".").st_mode & 0o777 == 0o700 and not os.path.exists("new")
+            try:
+                os.mkdir("new")
+            except FileNotFoundError:
+                os.chdir("..")
+                os.stat(".")
+                os._exit(not seen)
+        finally:
+            os._exit(2)
+
+    def test_removed_dir(self):
+        outer, inner, other = self.path("outer"), self.path("outer/inner"), self.path("other")
+
+        def remove():
+            os.rmdir(inner)
+            os.rmdir(outer)
+        os.makedirs(inner)
+        self.tap.equal(self.stay(inner, remove), 0, "who is in a directory that is removed, and its parent too, stays there")
+        os.mkdir(outer)
+        os.mkdir(other)
+        self.tap.equal(self.stay(outer, lambda: os.rename(other, outer)), 0, "and who is in one that another replaces")
+        os.rmdir(outer)
+
     # ---- data ----
 
     def test_direct(self):
@@ -338,6 +373,7 @@ class Posix:
             self.test_setgid()
             self.test_handles()
         self.test_chattr()
+        self.test_removed_dir()
         self.test_direct()
 
 

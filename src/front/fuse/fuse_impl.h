@@ -9,6 +9,7 @@
 
 #include "base/alloc.h"
 #include "base/list.h"
+#include "base/map.h"
 #include "front/fuse/codec.h"
 #include "front/fuse/device.h"
 #include "front/fuse/fuse.h"
@@ -76,6 +77,7 @@ struct vv_fuse {
     struct vv_waitq buffer_waiters;
 
     struct vv_list opens;        /* struct vv_fuse_open */
+    struct vv_map removed;       /* struct vv_fuse_removed */
     struct vv_list lock_waiters; /* struct lock_wait in ops_lock.c */
     /* How often the kernel has been told of inodes, by hash: what it can't know needs no
      * invalidation. Wrong only towards "known". */
@@ -93,6 +95,13 @@ struct vv_fuse {
 struct vv_fuse_open {
     struct vv_list node;
     struct vv_handle *handle; /* NULL until it is opened */
+};
+
+/* A directory that has lost its name while the kernel knew it: a process may be in it, and asks for its attributes and
+ * its entries as it did before. Kept until the kernel forgets it. */
+struct vv_fuse_removed {
+    struct vv_map_node node; /* by inode */
+    struct vv_handle *handle;
 };
 
 struct vv_fuse_request {
@@ -144,6 +153,12 @@ void vv_fuse_known_tell(struct vv_fuse *fuse, uint64_t inode, uint64_t parent);
 /* 0 = not known any more. */
 uint64_t vv_fuse_told_parent(const struct vv_fuse *fuse, uint64_t inode);
 bool vv_fuse_is_known(const struct vv_fuse *fuse, uint64_t inode);
+/* The kernel has forgotten an inode, `count` references of it. It may have put that off until after it was told of the inode
+ * again; a removed directory is then gone early. */
+void vv_fuse_forget_inode(struct vv_fuse *fuse, uint64_t inode, uint64_t count);
+/* Memory for a directory that a request is about to remove; and what came of it: kept if there is one, freed if not. */
+MUST_CHECK int vv_fuse_removed_new(struct vv_fuse_request *request, struct vv_fuse_removed **out_removed);
+void vv_fuse_removed_keep(struct vv_fuse_request *request, struct vv_fuse_removed *removed);
 /* Serve in fibers until the kernel lets go. */
 MUST_CHECK int vv_fuse_session_start(struct vv_fuse *fuse);
 void vv_fuse_session_free(struct vv_fuse *fuse);

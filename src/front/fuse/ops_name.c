@@ -51,7 +51,7 @@ int vv_fuse_forget(struct vv_fuse_request *request)
 {
     struct fuse_forget_in in;
     if (vv_fuse_take(request, &in, sizeof(in)))
-        vv_fuse_known_add(request->fuse, node_of(request), -(int64_t)in.nlookup);
+        vv_fuse_forget_inode(request->fuse, node_of(request), in.nlookup);
     return 0;
 }
 
@@ -63,7 +63,7 @@ int vv_fuse_batch_forget(struct vv_fuse_request *request)
     if (!vv_fuse_take(request, &in, sizeof(in)))
         return 0;
     for (uint32_t i = 0; i < in.count && vv_fuse_take(request, &one, sizeof(one)); i++)
-        vv_fuse_known_add(request->fuse, one.nodeid, -(int64_t)one.nlookup);
+        vv_fuse_forget_inode(request->fuse, one.nodeid, one.nlookup);
     return 0;
 }
 
@@ -154,20 +154,26 @@ int vv_fuse_unlink(struct vv_fuse_request *request)
 int vv_fuse_rmdir(struct vv_fuse_request *request)
 {
     struct vv_bytes name;
+    struct vv_fuse_removed *removed;
     TRY(vv_fuse_take_entry(request, &name));
-    TRY(vv_fs_rmdir(request->fuse->fs, &request->call, node_of(request), (const char *)name.ptr,
-                    name.len));
-    return vv_fuse_reply_ok(request);
+    TRY(vv_fuse_removed_new(request, &removed));
+    int err = vv_fs_rmdir(request->fuse->fs, &request->call, node_of(request), (const char *)name.ptr,
+                          name.len);
+    vv_fuse_removed_keep(request, removed);
+    return err < 0 ? err : vv_fuse_reply_ok(request);
 }
 
 static int rename_to(struct vv_fuse_request *request, uint64_t to_parent, uint32_t flags)
 {
     struct vv_bytes from, to;
+    struct vv_fuse_removed *removed;
     TRY(vv_fuse_take_entry(request, &from));
     TRY(vv_fuse_take_entry(request, &to));
-    TRY(vv_fs_rename(request->fuse->fs, &request->call, node_of(request), (const char *)from.ptr,
-                     from.len, to_parent, (const char *)to.ptr, to.len, flags));
-    return vv_fuse_reply_ok(request);
+    TRY(vv_fuse_removed_new(request, &removed));
+    int err = vv_fs_rename(request->fuse->fs, &request->call, node_of(request), (const char *)from.ptr,
+                           from.len, to_parent, (const char *)to.ptr, to.len, flags);
+    vv_fuse_removed_keep(request, removed);
+    return err < 0 ? err : vv_fuse_reply_ok(request);
 }
 
 /* RENAME: rename_in, name, new name. */

@@ -43,6 +43,51 @@ bool vv_fuse_is_known(const struct vv_fuse *fuse, uint64_t inode)
     return inode == FUSE_ROOT_ID || fuse->known[known_slot(inode)] > 0;
 }
 
+static struct vv_fuse_removed *removed_find(const struct vv_fuse *fuse, uint64_t inode)
+{
+    struct vv_map_node *node = fuse->removed.count > 0 ? vv_map_find(&fuse->removed, vv_mix64(inode)) : NULL;
+    for (; node; node = vv_map_next(node)) {
+        struct vv_fuse_removed *removed = vv_container_of(node, struct vv_fuse_removed, node);
+        if (vv_handle_inode(removed->handle) == inode)
+            return removed;
+    }
+    return NULL;
+}
+
+static void removed_free(struct vv_fuse *fuse, struct vv_fuse_removed *removed)
+{
+    vv_map_remove(&fuse->removed, &removed->node);
+    vv_fs_release(removed->handle);
+    vv_free(removed);
+}
+
+void vv_fuse_forget_inode(struct vv_fuse *fuse, uint64_t inode, uint64_t count)
+{
+    struct vv_fuse_removed *removed = removed_find(fuse, inode);
+    vv_fuse_known_add(fuse, inode, -(int64_t)count);
+    if (removed)
+        removed_free(fuse, removed);
+}
+
+int vv_fuse_removed_new(struct vv_fuse_request *request, struct vv_fuse_removed **out_removed)
+{
+    struct vv_fuse_removed *removed = vv_zalloc(sizeof(*removed));
+    if (!removed)
+        return -ENOMEM;
+    request->call.removed_dir = &removed->handle;
+    *out_removed = removed;
+    return 0;
+}
+
+void vv_fuse_removed_keep(struct vv_fuse_request *request, struct vv_fuse_removed *removed)
+{
+    request->call.removed_dir = NULL;
+    if (removed->handle)
+        vv_map_insert(&request->fuse->removed, &removed->node, vv_mix64(vv_handle_inode(removed->handle)));
+    else
+        vv_free(removed);
+}
+
 /* ---- fibers ---- */
 
 int vv_fuse_fiber_start(struct vv_fuse *fuse, void (*fn)(void *), void *arg, const char *name)
@@ -306,6 +351,7 @@ int vv_fuse_session_start(struct vv_fuse *fuse)
     fuse->checked_writes = vv_calloc(VV_FUSE_READ_SLOTS, sizeof(*fuse->checked_writes));
     if (!fuse->known || !fuse->told || !fuse->checked_writes)
         return -ENOMEM;
+    TRY(vv_map_init(&fuse->removed));
     return vv_fuse_fiber_start(fuse, serve, fuse, vv_fuse_fiber_name);
 }
 
@@ -316,6 +362,9 @@ void vv_fuse_session_free(struct vv_fuse *fuse)
         vv_list_each_safe (node, &fuse->opens)
             vv_fuse_open_free(vv_list_entry(node, struct vv_fuse_open, node));
     }
+    while (fuse->removed.count > 0)
+        removed_free(fuse, vv_container_of(vv_map_walk(&fuse->removed, NULL), struct vv_fuse_removed, node));
+    vv_map_done(&fuse->removed);
     vv_fuse_buffers_free(fuse);
     vv_free(fuse->checked_writes);
     vv_free(fuse->told);

@@ -23,7 +23,7 @@ static struct mount mount;
 struct run {
     unsigned number;
     char name[16], new_name[16];
-    uint64_t inode, fh, dir_fh;
+    uint64_t inode, fh, dir_fh, dir;
 };
 
 static bool is_kept[FILES_MAX]; /* by number: its file stays, under the new name */
@@ -135,6 +135,38 @@ static int unlink_it(struct run *run)
     return 0;
 }
 
+static int make_dir(struct run *run)
+{
+    struct fuse_mkdir_in in = {.mode = 0755};
+    struct kernel_ask ask = {
+        .opcode = FUSE_MKDIR, .nodeid = MOUNT_ROOT, .fixed = KERNEL_FIXED(in), .tail = KERNEL_NAME(run->name)};
+    struct fuse_entry_out out;
+    TRY(kernel_call(ask));
+    memcpy(&out, kernel.reply, sizeof(out));
+    run->dir = out.nodeid;
+    return 0;
+}
+
+static int remove_dir(struct run *run)
+{
+    return (int)ask_name(FUSE_RMDIR, MOUNT_ROOT, run->name);
+}
+
+/* Somebody is in it. */
+static int look_at_removed(struct run *run)
+{
+    ssize_t got = kernel_call((struct kernel_ask){.opcode = FUSE_GETATTR, .nodeid = run->dir});
+    return got < 0 ? (int)got : 0;
+}
+
+static int forget_removed(struct run *run)
+{
+    struct fuse_forget_in in = {.nlookup = 1};
+    if (run->number % 2 == 0) /* of some the kernel knows to its end */
+        kernel_tell((struct kernel_ask){.opcode = FUSE_FORGET, .nodeid = run->dir, .fixed = KERNEL_FIXED(in)});
+    return 0;
+}
+
 static int release(struct run *run)
 {
     return ask_release(FUSE_RELEASE, run->inode, run->fh);
@@ -156,6 +188,10 @@ static const struct step {
     {"LOOKUP", look_for_new, false},
     {"FSYNC", synchronise, false},
     {"UNLINK", unlink_it, false},
+    {"MKDIR", make_dir, false},
+    {"RMDIR", remove_dir, false},
+    {"GETATTR of what was removed", look_at_removed, false},
+    {"FORGET", forget_removed, true},
     {"RELEASE", release, true},
 };
 #define STEPS (sizeof(steps) / sizeof(steps[0]))

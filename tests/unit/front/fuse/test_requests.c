@@ -318,6 +318,58 @@ static void test_forget(void)
     tap_is_int(ask_name(FUSE_UNLINK, MOUNT_ROOT, "other"), 0, "removed");
 }
 
+/* ---- directories that somebody may be in ---- */
+
+static uint64_t make_dir(uint64_t parent, const char *name)
+{
+    struct fuse_mkdir_in in = {.mode = 0755};
+    struct kernel_ask ask = {
+        .opcode = FUSE_MKDIR, .nodeid = parent, .fixed = KERNEL_FIXED(in), .tail = KERNEL_NAME(name)};
+    struct fuse_entry_out out = {0};
+    if (kernel_call(ask) < 0)
+        return 0;
+    memcpy(&out, kernel.reply, sizeof(out));
+    return out.nodeid;
+}
+
+/* The links that GETATTR says it has. */
+static int64_t links_of(uint64_t number)
+{
+    struct fuse_attr_out out;
+    TRY(kernel_call((struct kernel_ask){.opcode = FUSE_GETATTR, .nodeid = number}));
+    memcpy(&out, kernel.reply, sizeof(out));
+    return out.attr.nlink;
+}
+
+static void test_removed(void)
+{
+    uint64_t outer = make_dir(MOUNT_ROOT, "outer"), inner = make_dir(outer, "inner");
+    uint64_t dir_fh, last = make_dir(MOUNT_ROOT, "last"), moved = make_dir(MOUNT_ROOT, "moved");
+    tap_is_int(ask_name(FUSE_RMDIR, MOUNT_ROOT, "outer"), -ENOTEMPTY, "a directory that is not empty stays");
+    tap_is_int(links_of(outer), 3, "as it was");
+    tap_is_int(ask_name(FUSE_RMDIR, outer, "inner"), 0, "one is removed");
+    tap_is_int(ask_name(FUSE_RMDIR, MOUNT_ROOT, "outer"), 0, "and the one it was in");
+    tap_is_int(links_of(inner), 0, "who is in it still has its attributes");
+    tap_is_int(links_of(outer), 0, "and those of the one above");
+    tap_is_int(ask_open(FUSE_OPENDIR, inner, O_RDONLY, &dir_fh), 0, "and opens it");
+    tap_is_int(ask_release(FUSE_RELEASEDIR, inner, dir_fh), 0, "and closes it");
+    tap_is_int((int64_t)make_dir(inner, "new"), 0, "but makes nothing there");
+    tap_is_int(ask_rename(MOUNT_ROOT, "file", inner, "new"), -ENOENT, "and moves nothing there");
+    forget(inner, 1);
+    tap_is_int(links_of(inner), -ESTALE, "until the kernel forgets it");
+    tap_is_int(links_of(outer), 0, "it alone");
+    forget_batch(3, outer, 3 * sizeof(struct fuse_forget_one));
+    tap_is_int(links_of(outer), -ESTALE, "until that is forgotten, too");
+    tap_is_int(ask_rename(MOUNT_ROOT, "moved", MOUNT_ROOT, "last"), 0, "a directory in place of an empty one");
+    tap_is_int(links_of(last), 0, "of which the same is true");
+    tap_is_int(links_of(moved), 2, "and nothing of the one that was moved");
+    forget(last, 1);
+    tap_is_int(links_of(last), -ESTALE, "forgotten");
+    forget(moved, 1);
+    tap_is_int(links_of(moved), 2, "what has a name is there when it is forgotten");
+    tap_is_int(ask_name(FUSE_RMDIR, MOUNT_ROOT, "last"), 0, "one that is still known when the mount ends");
+}
+
 /* ---- locks that wait ---- */
 
 static void interrupt(uint64_t unique)
@@ -460,6 +512,7 @@ static void test(void *arg)
     test_inodes();
     test_unique();
     test_forget();
+    test_removed();
     test_interrupt();
     test_taken_back();
     test_reading_errors();
