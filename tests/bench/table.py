@@ -36,29 +36,29 @@ WORK = tempfile.mkdtemp(prefix="bench-", dir=os.environ.get("BENCH_DIR", BUILD))
 
 # Why a target is missed, from profiles (docs/benchmarks.md has the figures). By line.
 CAUSES = {
-    "write-text": "pinned, the codec has one processor together with everything else: by the bare loop it takes 64% of it (322 of 504 "
-                  "MB/s), which leaves 36% for the client's write calls, the kernel's copies, waking, and writing the segments; the "
-                  "target leaves 20%. Of the server's samples LZ4 is 54%, AES 6%, the kernel (copies, pages, the disk) 29%",
-    "write-random": "the disk: 1 GiB of direct writes and a sync take as long as the line (the bare loop with the disk), "
-                    "and the bare loop without it writes nothing; of the server's time copying requests is 13%, LZ4 and AES 12%",
-    "read-direct": "pinned: opening what is sealed (libcrypto) is 24% of the server's samples, which the peer has not; preadv2 of the "
-                   "store's file 29% (copying 16%, finding and making pages 10%), the reply 20%",
+    "write-text": "pinned, the codec has one processor together with everything else: of the processor's samples LZ4 has 55%, AES 4%, the client's write "
+                  "calls 16%, receiving requests and the engine 16%, writing the segments 4%, and 3% are idle; the target leaves 20% for all that is not the codec",
+    "write-random": "of both processors' samples 17% are halted, waiting for the disk; receiving requests and the engine have 25%, the client's write calls 24%, AES 19%, "
+                    "writing the segments 8%: three copies and a disk, of which the bare loop has none (it writes nothing; the one with the disk is slower than this)",
+    "read-direct": "pinned, of the processor's samples 28% are halted, waiting for the disk: one worker reads the store's file and opens what it has read, in turn; opening (libcrypto) has 22%, "
+                   "which the peer has not, reading 23% (copying out of the page cache 11%), the reply 15%",
     "create": "seven requests a file, the peer's and GETXATTR, one after another (LOOKUP, CREATE, GETXATTR, GETATTR of the parent, WRITE, "
               "FLUSH, RELEASE); pinned, of the processor's samples the client has 30%, the server's system calls 22%, operations on the volume "
               "14%, workers that seal and write what was created 12%; unpinned, each request wakes the client on an idle processor (docs/decisions/0013)",
     "stat-cold": "the requests are the peer's (a LOOKUP; with zero timeouts two GETATTR more); pinned, of the processor's samples the client has 33%, "
-                 "looking the name up in the tables 35%, the server's system calls 18%; unpinned, the client's processor falls idle while it is "
-                 "served (docs/decisions/0013)",
+                 "looking the name up in the tables 35%, the server's system calls 18%; unpinned, a third of both processors' samples is idle: the client's "
+                 "processor falls idle while it is served, and waking it takes longer than serving (docs/decisions/0013)",
     "stat-again": "by default the kernel answers and no server is asked; with zero timeouts the requests are the peer's (a LOOKUP and two GETATTR): "
-                  "pinned, of the processor's samples the server's system calls have 33%, the client 24%, the volume 24%; unpinned, the client's processor "
-                  "falls idle while it is served (docs/decisions/0013)",
-    "append": "of both processors' samples (perf -a) 28% are halted, waiting for the disk, 10% are telling it to write and to flush (iowrite16), 41% are the server, "
-              "a third of that polling, 7% the client; two requests are waking the client, about 43 us each time (docs/decisions/0013), the first while the disk writes "
-              "(docs/decisions/0019, of which these samples are not yet); ext4's client is woken by the disk only",
+                  "pinned, of the processor's samples the server's system calls have 33%, the client 24%, the volume 24%; unpinned, of both processors' 50% are idle and "
+                  "44% the server, a quarter of that polling in the program itself: the client's processor falls idle while it is served (docs/decisions/0013)",
+    "append": "of both processors' samples 27% are halted, waiting for the disk, 11% are telling it to write and to flush (iowrite16), 42% are the server, an eighth of that "
+              "polling, 10% the client; two requests are waking the client, about 43 us each time (docs/decisions/0013), the first while the disk writes "
+              "(docs/decisions/0019); ext4's client is woken by the disk only",
     "readdir": "of what the server does for it, pinned, 60% is reading the directory (half of that merging runs), the rest system calls and waking",
     "readdir-many": "merging runs and comparing keys (vv_merge_next, memcmp) is 26%, waking 17%",
     "memory": "not profiled",
 }
+
 
 
 def sh(*command, timeout=900):
