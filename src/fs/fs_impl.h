@@ -77,10 +77,12 @@ void vv_handle_bind(struct vv_handle *handle, uint64_t inode);
 void vv_handle_unbind(struct vv_handle *handle);
 /* The call has succeeded: the handle is the caller's. */
 void vv_handle_establish(struct vv_handle *handle);
-/* For calls that may take the name of a directory: an unbound handle, or NULL when it is not wanted; and, when the call has
- * succeeded, hand it out if it is bound. -ENOMEM. */
+/* For calls that may take the name of a directory: an unbound handle, or NULL when it is not wanted (-ENOMEM); in the
+ * operation, bind it to the directory, which from then on is open to others, too: an operation may suspend between taking
+ * effect and returning; and, when the call has succeeded, hand it out if it is bound. */
 MUST_CHECK int vv_removed_dir_new(struct vv_fs *fs, const struct vv_fs_call *call,
                                   struct vv_handle **out_handle);
+void vv_removed_dir_bind(struct vv_handle *handle, uint64_t inode);
 void vv_removed_dir_give(const struct vv_fs_call *call, struct vv_handle **handle);
 /* For CLEANUP: releases a handle that was not handed out. */
 void vv_handle_release_ptr(struct vv_handle **handle);

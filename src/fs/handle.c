@@ -63,6 +63,7 @@ void vv_handle_unbind(struct vv_handle *handle)
     uint32_t *count = handle->is_established ? &open->handle_count : &open->pending_count;
     assert(*count > 0);
     (*count)--;
+    handle->is_established = false;
     if (open->handle_count + open->pending_count > 0 || !vv_list_is_empty(&open->in_reclaims))
         return;
     if (open->is_orphan) {
@@ -91,11 +92,18 @@ int vv_removed_dir_new(struct vv_fs *fs, const struct vv_fs_call *call, struct v
     return call->removed_dir ? vv_handle_new(fs, O_PATH, out_handle) : 0;
 }
 
+void vv_removed_dir_bind(struct vv_handle *handle, uint64_t inode)
+{
+    if (!handle)
+        return;
+    vv_handle_bind(handle, inode);
+    vv_handle_establish(handle);
+}
+
 void vv_removed_dir_give(const struct vv_fs_call *call, struct vv_handle **handle)
 {
     if (!*handle || !(*handle)->open)
         return;
-    vv_handle_establish(*handle);
     *call->removed_dir = *handle;
     *handle = NULL;
 }

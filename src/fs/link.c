@@ -169,8 +169,7 @@ static int remove_name(struct vv_op *op, void *arg)
     TRY(vv_entry_erase(op, place->parent, &place->entry, place->name, place->name_len));
     TRY(vv_inode_save(op, &place->dir));
     TRY(vv_reply_stage(call->fs, op, call->call, place->child.inode));
-    if (call->removed_dir)
-        vv_handle_bind(call->removed_dir, place->child.inode);
+    vv_removed_dir_bind(call->removed_dir, place->child.inode);
     return vv_link_drop(call->fs, op, &place->child, place->parent, place->entry.cookie,
                         &call->is_orphan);
 }

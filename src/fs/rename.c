@@ -200,8 +200,8 @@ static int move(struct vv_op *op, struct rename_name *call, struct vv_inode *to_
     TRY(vv_entry_erase(op, from->parent, &from->entry, from->name, from->name_len));
     if (to->is_found) {
         TRY(vv_entry_erase(op, to->parent, &to->entry, to->name, to->name_len));
-        if (call->removed_dir && S_ISDIR(to->child.mode))
-            vv_handle_bind(call->removed_dir, to->child.inode);
+        if (S_ISDIR(to->child.mode))
+            vv_removed_dir_bind(call->removed_dir, to->child.inode);
         TRY(vv_link_drop(call->fs, op, &to->child, to->parent, to->entry.cookie, &call->is_orphan));
     }
     TRY(vv_link_move(op, &from->child, from->parent, from->entry.cookie, to->parent, cookie));

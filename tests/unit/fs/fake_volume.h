@@ -64,6 +64,7 @@ struct vv_volume {
     uint64_t store_free;
     bool is_read_only, is_shut_down;
     int apply_error; /* of the next operation that changes something */
+    void (*meanwhile)(void); /* what others do when the next operation has taken effect and has not returned */
 };
 
 struct vv_op {
@@ -345,6 +346,10 @@ int vv_volume_run(struct vv_volume *volume, enum vv_op_mode mode, size_t write_b
         free((void *)op->fetched[i].key.ptr);
     free(op->fetched);
     free(op);
+    void (*meanwhile)(void) = volume->meanwhile;
+    volume->meanwhile = NULL;
+    if (meanwhile)
+        meanwhile();
     return result;
 }
 

@@ -190,6 +190,67 @@ static void test_failures(void)
     tap_is_int(look(ROOT, top, "kept"), (int64_t)file, "and it stays when closed");
 }
 
+static uint64_t removed;
+static int seen;
+
+static void look_at_removed(void)
+{
+    struct vv_attr attr;
+    seen = vv_fs_getattr(fs, removed, &attr);
+    if (seen == 0)
+        seen = attr.nlink == 0 ? 1 : -EBADMSG;
+}
+
+/* A directory that loses its name, handed out open. */
+static void test_removed_dir(void)
+{
+    struct vv_handle *handle = NULL;
+    struct vv_fs_call call = {.door = 1, .removed_dir = &handle};
+    struct vv_attr attr;
+    settle();
+    removed = (uint64_t)make_dir(ROOT, top, "removed", 0755);
+    uint64_t inner = (uint64_t)make_dir(ROOT, removed, "inner", 0755);
+    tap_is_int(remove_dir(&call, top, "removed"), -ENOTEMPTY, "one that is not empty");
+    tap_is_int(remove_dir(&call, top, "none"), -ENOENT, "one that is not there");
+    volume->apply_error = -EIO;
+    tap_is_int(remove_dir(&call, removed, "inner"), -EIO, "one that cannot be removed");
+    tap_ok(handle == NULL && fs->opens.count == 0, "nothing is handed out, nothing is open");
+    tap_is_int(look(ROOT, removed, "inner"), (int64_t)inner, "and it is there");
+    tap_is_int(remove_dir(ROOT, removed, "inner"), 0, "one that nobody wants");
+    tap_is_int(vv_fs_getattr(fs, inner, &attr), -ESTALE, "is gone");
+    volume->meanwhile = look_at_removed;
+    tap_is_int(remove_dir(&call, top, "removed"), 0, "one that is wanted");
+    tap_is_int(seen, 1, "is there from the moment on that it has lost its name");
+    tap_ok(handle && vv_handle_inode(handle) == removed, "and handed out");
+    tap_is_int(vv_fs_getattr(fs, removed, &attr), 0, "as long as it is open");
+    vv_fs_release(handle);
+    settle();
+    tap_is_int(vv_fs_getattr(fs, removed, &attr), -ESTALE, "and no longer");
+    tap_is_int((int64_t)fs->opens.count, 0, "nothing is open");
+
+    handle = NULL;
+    removed = (uint64_t)make_dir(ROOT, top, "to", 0755);
+    tap_ok(make_dir(ROOT, top, "from", 0755) > 0, "a directory to be renamed to another's name");
+    volume->apply_error = -EIO;
+    tap_is_int(rename_name(&call, top, "from", top, "to", 0), -EIO, "which fails");
+    tap_ok(handle == NULL && fs->opens.count == 0, "nothing is handed out, nothing is open");
+    tap_is_int(rename_name(&call, top, "from", top, "to", RENAME_EXCHANGE), 0, "exchanged");
+    tap_ok(handle == NULL && fs->opens.count == 0, "both have names");
+    removed = (uint64_t)look(ROOT, top, "to");
+    seen = 0;
+    volume->meanwhile = look_at_removed;
+    tap_is_int(rename_name(&call, top, "from", top, "to", 0), 0, "renamed");
+    tap_is_int(seen, 1, "the one it replaces is there");
+    tap_ok(handle && vv_handle_inode(handle) == removed, "and handed out");
+    vv_fs_release(handle);
+    settle();
+    tap_is_int(vv_fs_getattr(fs, removed, &attr), -ESTALE, "until it is closed");
+    handle = NULL;
+    tap_ok(make_node(ROOT, top, "a", S_IFREG | 0644) > 0 && make_node(ROOT, top, "b", S_IFREG | 0644) > 0, "two files");
+    tap_is_int(rename_name(&call, top, "a", top, "b", 0), 0, "one in place of the other");
+    tap_ok(handle == NULL && fs->opens.count == 0, "a file is not kept");
+}
+
 static void test_all(void)
 {
     top = (uint64_t)make_dir(ROOT, ROOT_DIR, "top", 0777);
@@ -198,6 +259,7 @@ static void test_all(void)
     test_unlinked();
     test_tmpfile();
     test_failures();
+    test_removed_dir();
 }
 
 int main(void)
