@@ -16,6 +16,7 @@
 #include "rt/rt.h"
 #include "rt/sim.h"
 #include "tap.h"
+#include "unit/cmd/fsck_volume.h"
 
 #define ALLOCATIONS_MAX 100000
 #define FILE_BLOCKS 24u /* three extents, full of data; the one in the middle is damaged */
@@ -222,16 +223,8 @@ static int do_damage(struct vv_op *op, void *arg)
 
 static void create(struct test *test)
 {
-    struct vv_counters counters = {VV_ROOT_INODE + 1, VV_ORIGIN_FIRST_DATA};
-    struct vv_seal_settings settings = {VV_CIPHER_AES_256_GCM, VV_COMPRESSION_LZ4, 0};
-    struct vv_secret secret = {VV_SECRET_KEY_FILE, "0123456789abcdef0123456789abcdef", 32};
-    uint8_t *keys = NULL;
-    size_t len = 0;
     must(test, vv_store_mem_open(test->backend, &test->store));
-    must(test, vv_keyring_new((const uint8_t *)"volume-id-volume", &test->ring));
-    must(test, vv_slots_create(test->ring, &secret, &vv_slot_cost_test, &keys, &len));
-    must(test, vv_volume_create(test->store, test->ring, keys, len, &settings, &counters));
-    vv_free(keys);
+    must(test, fsck_volume_make(test->store, &test->ring));
 }
 
 static int open_volume(struct test *test, bool is_read_only)

@@ -20,6 +20,7 @@
 #include "rt/rt.h"
 #include "rt/sim.h"
 #include "tap.h"
+#include "unit/cmd/fsck_volume.h"
 
 #define NAMES 12
 #define DIRS 6
@@ -50,8 +51,6 @@ static uint64_t draw(struct test *test, uint64_t bound)
     value = (value ^ value >> 27) * 0x94d049bb133111ebull;
     return (value ^ value >> 31) % bound;
 }
-
-static const struct vv_secret secret = {VV_SECRET_KEY_FILE, "0123456789abcdef0123456789abcdef", 32};
 
 /* Results that only a broken volume gives. */
 static void expect(struct test *test, int64_t result, const char *what)
@@ -237,17 +236,12 @@ static int open_store(struct test *test)
     uint64_t number;
     TRY(vv_store_mem_open(test->backend, &test->store));
     if (!test->is_created) {
-        struct vv_counters counters = {VV_ROOT_INODE + 1, VV_ORIGIN_FIRST_DATA};
-        struct vv_seal_settings settings = {VV_CIPHER_AES_256_GCM, VV_COMPRESSION_LZ4, 0};
-        TRY(vv_keyring_new((const uint8_t *)"volume-id-volume", &test->ring));
-        TRY(vv_slots_create(test->ring, &secret, &vv_slot_cost_test, &keys, &len));
-        TRY(vv_volume_create(test->store, test->ring, keys, len, &settings, &counters));
-        vv_free(keys);
+        TRY(fsck_volume_make(test->store, &test->ring));
         test->is_created = true;
         return 0;
     }
     TRY(vv_volume_keys(test->store, &keys, &len, &number, NULL));
-    int err = vv_slots_open(keys, len, &secret, &test->ring);
+    int err = vv_slots_open(keys, len, &fsck_secret, &test->ring);
     vv_free(keys);
     return err;
 }

@@ -96,6 +96,48 @@ static UNUSED int mount_main(void (*fn)(void *arg))
     return rig_main(fn, NULL);
 }
 
+/* ---- another door's caches, which take their time ---- */
+
+static struct vv_waitq slow;
+static bool is_slow;
+
+static UNUSED void slow_inode(void *arg, uint64_t number, uint64_t offset, uint64_t len)
+{
+    (void)arg;
+    (void)number;
+    (void)offset;
+    (void)len;
+}
+
+static UNUSED void slow_entry(void *arg, uint64_t parent, const char *name, size_t name_len)
+{
+    (void)arg;
+    (void)parent;
+    (void)name;
+    (void)name_len;
+}
+
+static UNUSED void slow_wait(void *arg)
+{
+    (void)arg;
+    while (is_slow)
+        vv_waitq_wait(&slow, VV_NEVER);
+}
+
+static UNUSED void slow_begin(struct mount *mount, struct vv_fs_watch *watch, unsigned door)
+{
+    *watch = (struct vv_fs_watch){.door = door, .on_inode = slow_inode, .on_entry = slow_entry, .wait = slow_wait};
+    vv_waitq_init(&slow);
+    is_slow = true;
+    vv_fs_watch_add(mount->fs, watch);
+}
+
+static UNUSED void slow_end(void)
+{
+    is_slow = false;
+    vv_waitq_wake_all(&slow);
+}
+
 /* ---- requests. Errors below 0 ---- */
 
 static UNUSED ssize_t ask_name(uint32_t opcode, uint64_t parent, const char *name)

@@ -100,42 +100,14 @@ static void test_held_back(void)
 
 /* ---- timeouts ---- */
 
-static struct vv_waitq holders;
-static bool is_holding;
-
-static void hold_inode(void *arg, uint64_t number, uint64_t offset, uint64_t len)
-{
-    (void)arg;
-    (void)number;
-    (void)offset;
-    (void)len;
-}
-
-static void hold_entry(void *arg, uint64_t parent, const char *name, size_t name_len)
-{
-    (void)arg;
-    (void)parent;
-    (void)name;
-    (void)name_len;
-}
-
-static void hold(void *arg)
-{
-    (void)arg;
-    while (is_holding)
-        vv_waitq_wait(&holders, VV_NEVER);
-}
-
 /* A CREATE that a third door's caches hold up, while `is_changed` another door changes something. What the kernel may keep. */
 static uint64_t held_timeout_s(const char *name, bool is_changed)
 {
-    struct vv_fs_watch watch = {.door = 3, .on_inode = hold_inode, .on_entry = hold_entry, .wait = hold};
+    struct vv_fs_watch watch;
     struct fuse_create_in in = {.flags = O_RDWR | O_CREAT, .mode = S_IFREG | 0644};
     struct fuse_entry_out entry = {0};
     struct fuse_open_out open = {0};
-    vv_waitq_init(&holders);
-    is_holding = true;
-    vv_fs_watch_add(mount.fs, &watch);
+    slow_begin(&mount, &watch, 3);
     struct kernel_ask ask = {
         .opcode = FUSE_CREATE, .nodeid = MOUNT_ROOT, .fixed = KERNEL_FIXED(in), .tail = KERNEL_NAME(name)};
     struct kernel_call *call = kernel_post(ask);
@@ -144,8 +116,7 @@ static uint64_t held_timeout_s(const char *name, bool is_changed)
     vv_fs_watch_remove(mount.fs, &watch); /* so that this is not held up */
     if (is_changed)
         tap_is_int(write_elsewhere(inode, 0), 0, "another door changes something");
-    is_holding = false;
-    vv_waitq_wake_all(&holders);
+    slow_end();
     tap_is_int(kernel_finish(call), sizeof(entry) + sizeof(open), "it is answered");
     memcpy(&entry, kernel.reply, sizeof(entry));
     memcpy(&open, kernel.reply + sizeof(entry), sizeof(open));

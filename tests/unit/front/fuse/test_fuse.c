@@ -68,40 +68,11 @@ static unsigned finish_all(unsigned count, ssize_t wanted)
     return right;
 }
 
-/* Another door's caches, which take their time. */
-static struct vv_waitq slow;
-static bool is_slow;
-
-static void slow_inode(void *arg, uint64_t number, uint64_t offset, uint64_t len)
-{
-    (void)arg;
-    (void)number;
-    (void)offset;
-    (void)len;
-}
-
-static void slow_entry(void *arg, uint64_t parent, const char *name, size_t name_len)
-{
-    (void)arg;
-    (void)parent;
-    (void)name;
-    (void)name_len;
-}
-
-static void slow_wait(void *arg)
-{
-    (void)arg;
-    while (is_slow)
-        vv_waitq_wait(&slow, VV_NEVER);
-}
-
 static void test_many(void)
 {
-    struct vv_fs_watch watch = {.door = 2, .on_inode = slow_inode, .on_entry = slow_entry, .wait = slow_wait};
+    struct vv_fs_watch watch;
     struct fuse_setattr_in in = {.valid = FATTR_MODE};
-    vv_waitq_init(&slow);
-    is_slow = true;
-    vv_fs_watch_add(mount.fs, &watch);
+    slow_begin(&mount, &watch, 2);
     for (unsigned i = 0; i < REQUESTS; i++) {
         in.mode = S_IFREG | (i % 2 ? 0644 : 0640);
         calls[i] = kernel_post((struct kernel_ask){.opcode = FUSE_SETATTR, .nodeid = inode, .fixed = KERNEL_FIXED(in)});
@@ -109,8 +80,7 @@ static void test_many(void)
     vv_rt_sleep_ns(VV_NS_PER_S);
     tap_is_int(mount.fuse->fibers, VV_FUSE_FIBERS_MAX, "%d requests at once keep all fibers busy", REQUESTS);
     tap_ok(calls[VV_FUSE_FIBERS_MAX - 1]->is_read && !calls[VV_FUSE_FIBERS_MAX]->is_read, "and no more are read");
-    is_slow = false;
-    vv_waitq_wake_all(&slow);
+    slow_end();
     tap_is_int(finish_all(REQUESTS, sizeof(struct fuse_attr_out)), REQUESTS, "until they go on: all are served");
     vv_rt_sleep_ns(VV_NS_PER_MS);
     tap_ok(mount.fuse->fibers <= VV_FUSE_IDLE_FIBERS_MAX + 1, "%u fibers are kept", mount.fuse->fibers);
